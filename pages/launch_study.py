@@ -11,10 +11,11 @@ from core.config import RunConfig
 from core.errors import ConfigError
 from core.lab import Lab
 from core.studies.sweep import Axis, Sweep, products
+from core.views.formats import plural
 from pages import launch_vary
 from pages.launch_measurements import show_measurement
 from pages.ui.errors import show_errors
-from pages.ui.planned_study import runs_text, show_remarks, show_table, show_totals
+from pages.ui.planned_study import show_remarks, show_table, show_totals
 from pages.ui.run_links import live_link, study_link
 
 if TYPE_CHECKING:  # imports PyTorch, which takes seconds
@@ -97,7 +98,7 @@ def show_launched(runs: Mapping[str, str]) -> None:
     if launched is None or not (names := [name for name in launched["runs"] if name in runs]):
         return
     with st.container(key="launched-study", border=True, gap="xsmall"):
-        st.markdown(f":green[:material/check_circle:] Launched {runs_text(len(names))}")
+        st.markdown(f":green[:material/check_circle:] Launched {plural(len(names), 'run')}")
         study_link(launched["name"])
         live_link(names)
 

@@ -16,9 +16,9 @@ from core.errors import UserError
 from core.metrics import RESULTS
 from core.studies import sweep
 from core.studies.sweep import Axis, Mode, can_vary
-from core.views.formats import setting_text
+from core.views.formats import axis_title, setting_text
 from pages.ui.text import capitalize, escape_markdown
-from pages.ui.varied_values import HELP, Typed, first_typed, parse, show_values, title
+from pages.ui.varied_values import HELP, Typed, first_typed, parse, show_values
 
 STATE = "vary"
 """Session key: the varied settings and the options of the study."""
@@ -99,11 +99,6 @@ def write_url() -> None:
         elif name not in shown and name in st.query_params:
             del st.query_params[name]
     st.session_state[ADDRESS] = shown
-
-
-def is_active() -> bool:
-    """Whether any setting is varied."""
-    return bool(_state()["axes"])
 
 
 def option(name: str) -> Any:
@@ -188,13 +183,13 @@ def _show_axis(
     fields, help = axis["fields"], HELP if isinstance(axis["typed"], str) else None
     with st.container(key=f"axis-{number}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
-            st.markdown(f"**{escape_markdown(title(fields))}**", width="stretch", help=help)
+            st.markdown(f"**{escape_markdown(axis_title(fields))}**", width="stretch", help=help)
             _show_tie(axis, names)
             st.button(
                 ":material/close:",
                 key=f"vary:remove:{fields[0]}",
                 type="tertiary",
-                help=f"Stop varying {title(fields)}",
+                help=f"Stop varying {axis_title(fields)}",
                 on_click=_state()["axes"].remove,
                 args=(axis,),
             )

@@ -11,16 +11,14 @@ import streamlit as st
 from core.errors import UserError
 from core.lab import Lab
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
-from core.studies.summary import value_order
 from core.studies.sweep import MIN_SEEDS
-from core.views.formats import DASH
+from core.views.formats import DASH, axis_title, difference_text
+from core.views.study_text import effect_order
 from core.views.tables import records
 from pages.study_actions import MAX_ADDED_SEEDS, show_seeds_button
 from pages.study_view import (
     MARGIN,
     StudyView,
-    axis_title,
-    difference_text,
     interval_text,
     merged,
     metric_noun,
@@ -69,7 +67,7 @@ def show(view: StudyView) -> None:
     effects = _effects(view.lab, view.key, view.name, view.metric, view.margin)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         _show_margin(view)
-        changes = _changes(effects)
+        changes = dict.fromkeys(effect["field"] for effect in effects)
         titles = {"": ALL_CHANGES} | {field: axis_title(field) for field in changes}
         chosen = view.state.select("Change", list(titles), CHANGE, format_func=titles.__getitem__, width=220)  # fmt: skip
     if not effects:
@@ -133,20 +131,9 @@ def _scale(metric: str) -> float:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _effects(_lab: Lab, key: str, name: str, metric: str, margin: float | None) -> list[Effect]:
+    axes = _lab.study(name).sweep.fields
     effects: list[Effect] = records(_lab.effects(metric, name, margin))
-    fields = _changes(effects)
-    return sorted(
-        effects,
-        key=lambda e: (
-            fields.index(e["field"]),
-            *(value_order(e["field"].split("=")[0], e[end]) for end in ("from", "to")),
-            [value_order(field, value) for field, value in e["context"].items()],
-        ),
-    )
-
-
-def _changes(effects: Sequence[Effect]) -> list[str]:
-    return sorted({effect["field"] for effect in effects})
+    return sorted(effects, key=lambda effect: effect_order(effect, axes))
 
 
 def _show_seeds(view: StudyView, effects: Sequence[Effect]) -> None:

@@ -10,17 +10,16 @@ from typing import Any
 import streamlit as st
 
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
-from core.studies.summary import value_order
+from core.studies.spacing import value_order
 from core.views import study_charts
+from core.views.formats import axis_title, plural
 from core.views.study_charts import DIVERGED, Cell
 from pages.study_view import (
     StudyView,
-    axis_title,
     interval_text,
     metric_text,
     metric_title,
     number_text,
-    plural,
     settings_label,
     value_text,
 )

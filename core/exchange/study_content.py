@@ -13,7 +13,8 @@ from core.statistics.comparisons import FALSE_DISCOVERY_RATE
 from core.studies.analysis import scale
 from core.studies.effects import WHOLE_SET_METRICS
 from core.views import formats, study_text
-from core.views.explore_charts import axis_title, metric_title
+from core.views.explore_charts import metric_title
+from core.views.formats import axis_title, plural
 from core.views.report import incomparable_settings
 from core.views.study_charts import Curve, mean_curves
 from core.views.tables import is_missing, records
@@ -126,8 +127,7 @@ def _facts(record: StudyRecord) -> list[str]:
     diverged = int(runs["diverged"].sum())
     facts = [f"{planned:,} planned runs", f"{finished:,} finished"]
     facts += [f"{diverged:,} diverged"] if diverged else []
-    count = len(record.study.sweep.seeds)
-    return [*facts, f"{count} seed{'' if count == 1 else 's'}"]
+    return [*facts, plural(len(record.study.sweep.seeds), "seed")]
 
 
 def _part(record: StudyRecord, metric: str) -> MetricPart:
@@ -152,8 +152,7 @@ def _part(record: StudyRecord, metric: str) -> MetricPart:
 
 def _group(row: Mapping[str, Any], metric: str) -> dict[str, str]:
     settings = {
-        axis_title(axis.split("=")): formats.setting_text(value)
-        for axis, value in row["settings"].items()
+        axis_title(axis): formats.setting_text(value) for axis, value in row["settings"].items()
     }
     low, high = (_value(metric, row[bound]) for bound in ("low", "high"))
     difference, bounds = study_text.difference_text(
@@ -201,7 +200,7 @@ def _note(row: Mapping[str, Any]) -> str:
 
 def _change(row: Mapping[str, Any]) -> str:
     before, after = (formats.setting_text(row[end]) for end in ("from", "to"))
-    return f"{axis_title(row['field'].split('='))} {before} \u2192 {after}"
+    return f"{axis_title(row['field'])} {before} \u2192 {after}"
 
 
 def _pictured(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
@@ -230,9 +229,7 @@ def _curves(record: StudyRecord) -> tuple[dict[str, list[Line]], str]:
     panels: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         others = {axis: value for axis, value in row["settings"].items() if axis != first}
-        title = ", ".join(
-            f"{axis_title(a.split('='))} {formats.setting_text(v)}" for a, v in others.items()
-        )
+        title = ", ".join(f"{axis_title(a)} {formats.setting_text(v)}" for a, v in others.items())
         panels.setdefault(title or "Validation loss", []).append(row)
     labels = list(dict.fromkeys(formats.setting_text(row["settings"][first]) for row in rows))
     result: dict[str, list[Line]] = {}
@@ -243,7 +240,7 @@ def _curves(record: StudyRecord) -> tuple[dict[str, list[Line]], str]:
             names = [n for n in row["runs"] if n in runs.index and not is_missing(runs["value"][n])]
             names = names or [name for name in row["runs"] if name in runs.index]
             color = PALETTE[labels.index(label) % len(PALETTE)]
-            own = f"{axis_title(first.split('='))} {label}"
+            own = f"{axis_title(first)} {label}"
             mean = mean_curves(points, [Curve(own, color, 0, names)])[own]
             if len(mean):
                 lines.append(Line(own, color, mean))

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.config import LEARNING_FIELDS, RunConfig, condition
+from core.config import LEARNING_FIELDS, condition
 from core.errors import UserError
 from core.statistics import comparisons
 from core.statistics.comparisons import Direction
 from core.studies.pruning import PRUNED
+from core.studies.spacing import value_order
 from core.studies.sweep import MIN_SEEDS, Axes
 
 DEFAULT_TIES = (("lora_rank", "lora_alpha"),)
@@ -303,7 +304,9 @@ def _pairs(
     """Yield pairs of groups that differ in one change, the smaller or default value first, with the changed settings."""
     for pair, fields in _differing_pairs(groups, max([1, *(len(tie) for tie in ties)])):
         if change := _one_change(fields, pair, ties):
-            first, second = sorted(pair, key=lambda group: _order(change[0], group))
+            first, second = sorted(
+                pair, key=lambda group: value_order(change[0], group.settings[change[0]])
+            )
             yield first, second, change
 
 
@@ -319,7 +322,9 @@ def _double_pairs(
                 continue
             rest = tuple(field for field in fields if field not in change)
             if other := _one_change(rest, pair, ties):
-                first, second = sorted(pair, key=lambda group: _order(change[0], group))
+                first, second = sorted(
+                    pair, key=lambda group: value_order(change[0], group.settings[change[0]])
+                )
                 yield first, second, change, other
                 break
 
@@ -357,16 +362,6 @@ def _one_change(
         ):
             return tie
     return None
-
-
-def _order(field: str, group: Group) -> tuple[bool, bool, Any]:
-    """Sort key: numbers by size with None first, other values with the default first."""
-    value = group.settings[field]
-    if value is None:
-        return False, False, 0.0
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return True, False, float(value)
-    return True, value != RunConfig.model_fields[field].default, str(value)
 
 
 def compare(before: Group, after: Group, is_log: bool, by_item: bool = True) -> comparisons.Effect:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from core.colors import PALETTE
-from core.config import LEARNING_FIELDS, RunConfig
+from core.config import LEARNING_FIELDS
 from core.statistics import comparisons
 from core.studies.effects import (
     DEFAULT_TIES,
@@ -29,6 +29,7 @@ from core.studies.effects import (
     in_units,
     setting_keys,
 )
+from core.studies.spacing import value_order
 from core.studies.sweep import MIN_SEEDS, Axes
 
 SUMMARY_COLUMNS = (
@@ -216,12 +217,3 @@ def _compare_to_best(
             "difference_high": bounds["high"],
             "verdict": verdicts.get(id(row["group"])),
         }
-
-
-def value_order(field: str, value: Any) -> tuple[bool, float, bool, str]:
-    """Sort key for the values of a setting: None first, numbers by size, other values with the default first."""
-    if value is None:
-        return False, 0.0, False, ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return True, float(value), False, ""
-    return True, 0.0, value != RunConfig.model_fields[field].default, str(value)

@@ -9,7 +9,7 @@ import pandas as pd
 from core.config import IDENTITY_FIELDS, RunConfig, is_relevant
 from core.presets import PRESETS
 from core.views import journal
-from core.views.formats import value_text
+from core.views.formats import lowered, value_text
 
 SETTINGS = tuple(name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS)
 SAME = "same settings"
@@ -52,7 +52,7 @@ def _varied(members: list[Values]) -> list[int]:
 def _values_text(values: Values, positions: list[int]) -> str:
     """Return some settings of a run as text, without those that have no effect."""
     return ", ".join(
-        f"{_lower(str(RunConfig.model_fields[SETTINGS[i]].title))} {value_text(SETTINGS[i], values[i])}"
+        f"{lowered(str(RunConfig.model_fields[SETTINGS[i]].title))} {value_text(SETTINGS[i], values[i])}"
         for i in positions
         if is_relevant(SETTINGS[i], dict(zip(SETTINGS, values, strict=True)))
     )
@@ -74,7 +74,7 @@ def differences(old: Values, new: Values) -> list[str]:
         before = old_run[name] if is_relevant(name, old_run) else field.default
         if before != new_run[name]:
             texts.append(
-                f"{_lower(str(field.title))} {value_text(name, before)} → {value_text(name, new_run[name])}"
+                f"{lowered(str(field.title))} {value_text(name, before)} → {value_text(name, new_run[name])}"
             )
     return texts
 
@@ -100,8 +100,3 @@ def _text(changes: list[str]) -> str:
 def _values(column: pd.Series) -> list[Any]:
     """Return the values of a column. Missing values become None."""
     return column.astype(object).where(column.notna(), None).tolist()
-
-
-def _lower(title: str) -> str:
-    """Start a title with a lower-case letter, unless it starts with a name such as LoRA+ or DoRA."""
-    return title if title[1:2].isupper() or "RA" in title else title[:1].lower() + title[1:]

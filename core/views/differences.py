@@ -11,7 +11,7 @@ import pandas as pd
 
 from core.config import LEARNING_FIELDS, NOISE_FIELDS, is_relevant
 from core.studies.sweep import MIN_SEEDS
-from core.views.formats import DASH, setting_text
+from core.views.formats import difference_text, plural, setting_text
 from core.views.report import LOSS_FIELDS, TEST_SET_FIELDS
 from core.views.tables import is_missing
 
@@ -68,15 +68,6 @@ def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -
     return mask
 
 
-def difference_text(metric: str, value: float | None) -> str:
-    """Format a difference, such as `+0.0123` for a loss, `-1.5 pp` (percentage points) for exact answers, or `+2.0`."""
-    if value is None or is_missing(value):
-        return DASH
-    if metric in LOSSES:
-        return f"{value:+.4f}"
-    return f"{100 * value:+.1f} pp" if metric == EXACT else f"{value:+.1f}"
-
-
 def size_text(metric: str, value: float) -> str:
     """Format a deviation or a limit on the scale of the noise floor, such as `0.31%`, `1.5 pp` or `2.0 points`."""
     if metric in LOSSES:
@@ -127,7 +118,7 @@ def pair_sentence(
         return f"{difference}. {ONE_PAIR}"
     repeats = sum(int(floor.df) for floor in {noise.pooled(a), noise.pooled(b)})
     limit = size_text(noise.metric, noise.limit(a, b))
-    known = f"(up to {limit}, known from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
+    known = f"(up to {limit}, known from {plural(repeats, 'repeat')})"
     if noise.size(before, after) <= noise.limit(a, b):
         return f"{difference}, within the noise of two single runs {known}."
     return f"{difference}, more than the noise of two single runs {known}. A verdict needs one change and several seeds of both settings."
@@ -181,7 +172,7 @@ def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> st
     """Describe a noise floor, such as `Seed-to-seed sd 0.31% (95% interval 0.24% to 0.43%), from 24 repeats`."""
     sd, low, high = (size_text(metric, value) for value in (floor.sd, floor.low, floor.high))
     of = ", ".join(setting_text(value) for value in kind)
-    repeats = "1 repeat" if floor.df == 1 else f"{floor.df:,.0f} repeats"
+    repeats = plural(round(floor.df), "repeat")
     return f"Seed-to-seed sd {sd} (95% interval {low} to {high}), from {repeats}" + (
         f" ({of})." if of else "."
     )

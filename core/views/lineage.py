@@ -13,8 +13,8 @@ import pandas as pd
 
 from core.config import LEARNING_FIELDS, RunConfig, is_relevant
 from core.views import changes, formats
-from core.views.differences import difference_text, differences, effect_text
-from core.views.formats import value_text
+from core.views.differences import differences, effect_text
+from core.views.formats import difference_text, plural, value_text
 from core.views.tables import is_missing, records
 
 if TYPE_CHECKING:  # imports SciPy
@@ -254,7 +254,7 @@ def _node(group: _Group) -> Node:
         study = first["study"]
         return Node(f"Study {study}", names, "", _caption(rows), _link("studies?study=", study))
     others = len(rows) - 1
-    more = "" if is_single else f" + {others} {'run' if others == 1 else 'runs'}"
+    more = "" if is_single else f" + {plural(others, 'run')}"
     return Node(
         first["name"] + more, names, color, _caption(rows), _link("run?name=", first["name"])
     )

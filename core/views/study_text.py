@@ -14,8 +14,9 @@ import pandas as pd
 
 from core.config import IDENTITY_FIELDS, RunConfig
 from core.metrics import RESULTS
+from core.studies.spacing import value_order
 from core.studies.sweep import MIN_SEEDS, Axes, Sweep
-from core.views.formats import setting_text
+from core.views.formats import plural, setting_text
 from core.views.tables import records
 
 if TYPE_CHECKING:  # imports SciPy
@@ -49,14 +50,16 @@ def conclusions(
     lost = sum(row["seeds"] == 0 for row in rows)
     counts = Counter(row["verdict"] for row in rows if row["seeds"] >= MIN_SEEDS)
     if undecided := counts["undecided"]:
-        sentences.append(f"{_comparisons(undecided)} of {noun(metric)} {_is(undecided)} undecided.")
+        sentences.append(
+            f"{plural(undecided, 'comparison')} of {noun(metric)} {_is(undecided)} undecided."
+        )
     if single:
         sentences.append(
-            f"{_comparisons(single)} of {noun(metric)} {_has(single)} only one seed, which supports no conclusion."
+            f"{plural(single, 'comparison')} of {noun(metric)} {_has(single)} only one seed, which supports no conclusion."
         )
     if lost:
         sentences.append(
-            f"{_comparisons(lost)} of {noun(metric)} {_has(lost)} only diverged or unfinished runs on one side."
+            f"{plural(lost, 'comparison')} of {noun(metric)} {_has(lost)} only diverged or unfinished runs on one side."
         )
     if rows and rows[0].get("exploratory"):
         sentences.append(
@@ -69,8 +72,9 @@ def effect_order(row: Mapping[str, Any], axes: Axes) -> tuple[Any, ...]:
     """Return the key that sorts effects by setting, then by value and context."""
     names = ["=".join(axis) for axis in axes]
     position = names.index(row["field"]) if row["field"] in names else len(names)
-    values = [row["from"], row["to"], *row["context"].values()]
-    return position, *map(_value_order, values)
+    field = row["field"].split("=")[0]
+    values = [(field, row["from"]), (field, row["to"]), *row["context"].items()]
+    return position, row["field"], *(value_order(name, value) for name, value in values)
 
 
 def effect_sentence(row: Mapping[str, Any], metric: str, scale: "EffectMetric", axes: Axes) -> str:
@@ -197,11 +201,6 @@ def _argument(value: Any) -> str:
     )
 
 
-def _value_order(value: Any) -> tuple[bool, float, str]:
-    is_number = isinstance(value, int | float)
-    return not is_number, float(value) if is_number else 0.0, str(value)
-
-
 def _diverged(row: Mapping[str, Any]) -> str:
     count, total = row["diverged"], row["diverged"] + row["n"]
     axes = [tuple(axis.split("=")) for axis in row["settings"]]
@@ -212,10 +211,6 @@ def _diverged(row: Mapping[str, Any]) -> str:
     else:
         runs = f"{count} of {total} runs"
     return f"{runs} at {at} diverged."
-
-
-def _comparisons(count: int) -> str:
-    return "1 comparison" if count == 1 else f"{count:,} comparisons"
 
 
 def _is(count: int) -> str:

@@ -1,15 +1,14 @@
 """Whether the difference between two runs is within the noise, and the study that would settle it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
-from core.config import RunConfig
 from core.lab import Lab
 from core.views import differences
-from core.views.formats import value_text
+from core.views.formats import axis_title, value_text
 from pages.ui import baseline
 from pages.ui.errors import show_errors
 from pages.ui.text import escape_markdown
@@ -103,7 +102,7 @@ def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noi
         sweep = pair_sweep(lab.config(a["name"]), lab.config(b["name"]), seeds)
         runs = len(sweep.combinations()) * seeds
         changes = " \u00b7 ".join(
-            f"{_title(axis.fields)} {' or '.join(value_text(axis.fields[0], value) for value in axis.values)}"
+            f"{axis_title(axis.fields)} {' or '.join(value_text(axis.fields[0], value) for value in axis.values)}"
             for axis in sweep.axes
         )
         st.caption(escape_markdown(f"{runs:,} runs: {changes}, with {seeds} seeds each."))
@@ -111,7 +110,3 @@ def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noi
             query = [("from", str(sweep.base.parent)), ("seeds", str(seeds))]
             query += [("vary", axis_text(axis)) for axis in sweep.axes]
             st.switch_page("pages/launch.py", query_params=query)
-
-
-def _title(fields: Sequence[str]) -> str:
-    return " = ".join(str(RunConfig.model_fields[field].title) for field in fields)

@@ -12,7 +12,7 @@ from core.config import RunConfig, base_type, choices
 from core.errors import UserError
 from core.nn.architecture import FAMILY, TARGET_GROUPS
 from core.studies.sweep import Axis, parse_values, typed_values
-from core.views.formats import setting_text
+from core.views.formats import axis_title, setting_text
 
 Typed = str | list[str]
 SUGGESTIONS = {
@@ -24,11 +24,6 @@ SUGGESTIONS = {
 ON_OFF = ("off", "on")
 PLACEHOLDER = "1e-4, 3e-4 or log 1e-5..1e-2 x 7"
 HELP = "Values separated by commas, or a range such as 2..8 x 4 or log 1e-5..1e-2 x 7."
-
-
-def title(fields: Sequence[str]) -> str:
-    """Return the titles of settings that vary together, such as "Rank = Alpha"."""
-    return " = ".join(str(RunConfig.model_fields[field].title) for field in fields)
 
 
 def first_typed(field: str, value: Any) -> Typed:
@@ -71,7 +66,7 @@ def show_values(field: str, typed: Typed, key: str, on_change: Callable[[Typed],
         on_change(content if isinstance(content, str) else list(content or ()))
 
     arguments: dict[str, Any] = {
-        "label": f"Values of {title([field])}",
+        "label": f"Values of {axis_title(field)}",
         "key": key,
         "label_visibility": "collapsed",
         "on_change": take,

@@ -56,7 +56,7 @@ def test_pinned_run_is_compared_in_results_until_it_is_unpinned(write_pair, open
         table(page).columns.tolist().index("delta_exact")
         == table(page).columns.tolist().index("exact") + 1
     )
-    page.choose("filter", "\u0394 final loss < 0")
+    page.choose("Filter", "\u0394 final loss < 0")
     assert table(page).index.tolist() == ["two"]
     page.press("Unpin")
     assert "delta_val_loss" not in table(page)

@@ -153,8 +153,7 @@ def test_effect_of_another_context_is_not_used():
     )
     table = effects(runs, "best_val_loss")
     assert (
-        edges(graph(runs, "wide", "wide-2", table=table))["wide", "wide-2"][1]
-        == "+0.0000, single pair"
+        edges(graph(runs, "wide", "wide-2", table=table))["wide", "wide-2"][1] == "0, single pair"
     )
 
 
