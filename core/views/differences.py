@@ -57,7 +57,7 @@ def differences(
 
 def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -> pd.Series:
     """Return a mask of the runs whose metric was measured like the reference's. Excludes the reference."""
-    names = [*(LOSS_FIELDS if metric in LOSSES else TEST_SET_FIELDS)]
+    names = [*_example_fields(metric)]
     names += {"val_loss": ["val_set"], "best_val_loss": ["eval_examples"]}.get(metric, [])
     mask = (runs["name"] != reference["name"]) & (runs["status"] == FINISHED)
     if reference["status"] != FINISHED:
@@ -66,6 +66,11 @@ def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -
         value = reference[name]
         mask &= runs[name].isna() if is_missing(value) else runs[name].eq(value).fillna(False)
     return mask
+
+
+def _example_fields(metric: str) -> tuple[str, ...]:
+    """Return the settings that determine the examples on which a metric is measured."""
+    return LOSS_FIELDS if metric in LOSSES else TEST_SET_FIELDS
 
 
 def size_text(metric: str, value: float) -> str:
@@ -127,7 +132,9 @@ def pair_sentence(
 def effect_text(
     effects: pd.DataFrame, old: Mapping[str, Any], new: Mapping[str, Any], metric: str
 ) -> str:
-    """Return the effect of the change from one run to another, if it is known from several seeds.
+    """Return the effect of the change from one run to another, if it is known from several seeds of both.
+
+    Empty if the change determines the examples on which the metric is measured, so that its values are not comparable.
 
     For example `-0.0123 (-0.0150 to -0.0096), better, 3 seeds`.
     """
@@ -136,7 +143,7 @@ def effect_text(
         for name in LEARNING_FIELDS
         if is_relevant(name, old) and is_relevant(name, new) and _plain(old[name]) != _plain(new[name])
     ]  # fmt: skip
-    if not changed:
+    if not changed or {*changed} & {*_example_fields(metric)}:
         return ""
     for effect in effects[effects["field"].str.count("=") == len(changed) - 1].to_dict("records"):
         names = str(effect["field"]).split("=")

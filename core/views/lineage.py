@@ -27,6 +27,7 @@ MAX_STUDY_NODES = 12
 """A study with more combinations is a single node."""
 MAX_CHANGES = 4
 """Changes listed on an edge."""
+MAX_TOOLTIP_NAMES = 20
 MAX_NAME_CHARACTERS = 40
 SETTINGS = "settings group"
 """Key that is added to rows: a number that is the same for runs with the same settings."""
@@ -331,9 +332,9 @@ def _values(run: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
     return (" \u00b7 ".join(_cut(texts)),) if texts else ()
 
 
-def _cut(texts: Sequence[str]) -> tuple[str, ...]:
-    more = len(texts) - MAX_CHANGES
-    return (*texts[:MAX_CHANGES], *([f"and {more} more"] if more > 0 else []))
+def _cut(texts: Sequence[str], most: int = MAX_CHANGES) -> tuple[str, ...]:
+    more = len(texts) - most
+    return (*texts[:most], *([f"and {more:,} more"] if more > 0 else []))
 
 
 def dot(lineage: Lineage, theme: str, focus: str = "") -> str:
@@ -371,7 +372,8 @@ def _node_attributes(node: Node, colors: Mapping[str, str], focus: str) -> str:
     rows = [f'<TR><TD ALIGN="LEFT">{_literal(title)}</TD></TR>']
     if node.caption:
         rows.append(_cell(node.caption, colors["caption"], 11))
-    attributes = [f"label={_table(rows)}", f"tooltip={_quoted(', '.join(node.runs) or node.title)}"]
+    names = ", ".join(_cut(node.runs, MAX_TOOLTIP_NAMES))
+    attributes = [f"label={_table(rows)}", f"tooltip={_quoted(names or node.title)}"]
     attributes.append(f"URL={_quoted(node.link)}")
     if is_focus:
         attributes.append(f'color="{colors["focus"]}" penwidth=2')
