@@ -170,16 +170,14 @@ def plan_sweep(
         invalid = _contradictions(sweep)
         sweep = _without(sweep, invalid)
         checks: dict[tuple[Any, ...], Plan] = {}
-        while True:
-            combinations = sweep.combinations()
-            plans = [_checked(runs_dir, sweep.base.changed(**v), checks) for v in combinations]
-            if shared := _shared_problems(plans):
-                return SweepPlan(name, sweep, (), (), tuple(shared), tuple(invalid))
-            if not any(plan.problems for plan in plans):
-                break
-            refused = _refused(sweep, checks)
+        combinations, plans = _planned(runs_dir, sweep, checks)
+        if shared := _shared_problems(plans):
+            return SweepPlan(name, sweep, (), (), tuple(shared), tuple(invalid))
+        if any(plan.problems for plan in plans):
+            refused = _refused(runs_dir, sweep, checks)
             invalid += refused
             sweep = _without(sweep, refused)  # a random subset is now another one
+            combinations, plans = _planned(runs_dir, sweep, checks)
     except UserError as error:
         return SweepPlan(name, sweep, problems=(str(error),))
     problems = []
@@ -231,12 +229,23 @@ def _without(sweep: Sweep, invalid: Sequence[InvalidCombination]) -> Sweep:
     return replace(sweep, excluded=(*sweep.excluded, *excluded))
 
 
-def _refused(sweep: Sweep, checks: Mapping[tuple[Any, ...], Plan]) -> list[InvalidCombination]:
-    """Return all combinations that have failed a check, including those that differ only in settings that do not matter."""
+def _planned(
+    runs_dir: Path, sweep: Sweep, checks: dict[tuple[Any, ...], Plan]
+) -> tuple[list[dict[str, Any]], list[Plan]]:
+    """Return the combinations of a sweep and their plans. Raises UserError if there are none."""
+    combinations = sweep.combinations()
+    plans = [_checked(runs_dir, sweep.base.changed(**v), checks) for v in combinations]
+    return combinations, plans
+
+
+def _refused(
+    runs_dir: Path, sweep: Sweep, checks: dict[tuple[Any, ...], Plan]
+) -> list[InvalidCombination]:
+    """Return all combinations with problems, including those that a random subset does not contain."""
     refused = []
     for values in products(sweep.axes, sweep.excluded):
-        plan = checks.get(_check_key(sweep.base.changed(**values)))
-        if plan and plan.problems:
+        plan = _checked(runs_dir, sweep.base.changed(**values), checks)
+        if plan.problems:
             refused.append(InvalidCombination(values, tuple(plan.problems)))
     return refused
 

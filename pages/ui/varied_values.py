@@ -3,6 +3,7 @@
 What the user typed is a text for numbers, and a list of texts for all other settings, whose values may contain commas.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,9 +47,8 @@ def parse(fields: Sequence[str], typed: Typed) -> Axis:
         raise UserError(str(error).removeprefix(f"axis {field}: ")) from None
     if not values:
         raise UserError(f"{field}: enter at least one value")
-    for number, value in enumerate(values):
-        if value in values[:number]:
-            raise UserError(f"{field} = {setting_text(value)}: this value is listed twice")
+    if repeated := [value for value, count in Counter(values).items() if count > 1]:
+        raise UserError(f"{field} = {setting_text(repeated[0])}: this value is listed twice")
     return Axis(tuple(fields), tuple(values))
 
 
