@@ -18,7 +18,7 @@ from core.studies import sweep
 from core.studies.sweep import Axis, Mode, can_vary
 from core.views.formats import axis_title, setting_text
 from pages.ui.text import capitalize, escape_markdown
-from pages.ui.varied_values import HELP, Typed, first_typed, parse, show_values
+from pages.ui.varied_values import HELP, Typed, first_typed, link_text, parse, show_values
 
 STATE = "vary"
 """Session key: the varied settings and the options of the study."""
@@ -89,7 +89,11 @@ def open_link() -> None:
 def write_url() -> None:
     """Update the URL."""
     state = _state()
-    shown = {"vary": [_joined(axis) for axis in state["axes"]]} if state["axes"] else {}
+    shown = (
+        {"vary": [link_text(axis["fields"], axis["typed"]) for axis in state["axes"]]}
+        if state["axes"]
+        else {}
+    )
     if shown:
         given = {n: state[n] for n in DEFAULTS if state[n] not in (DEFAULTS[n], None, "")}
         shown |= {n: ["1" if value is True else str(value)] for n, value in given.items()}
@@ -286,12 +290,6 @@ def _state() -> dict[str, Any]:
 def _address() -> dict[str, list[str]]:
     given = {name: st.query_params.get_all(name) for name in PARAMETERS}
     return {name: values for name, values in given.items() if values}
-
-
-def _joined(axis: Mapping[str, Any]) -> str:
-    """Return an axis as text for the URL, such as `lora_rank=lora_alpha=4,16`."""
-    typed = axis["typed"]
-    return "=".join([*axis["fields"], typed if isinstance(typed, str) else json.dumps(typed)])
 
 
 def _split(text: str) -> tuple[list[str], Typed]:

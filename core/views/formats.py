@@ -56,6 +56,13 @@ def setting_text(value: Any) -> str:
     return cell(value) or "none"
 
 
+def input_text(value: Any) -> str:
+    """Format a setting as text that parses back to it, such as `5e-5`, `none` or `2000`."""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    return setting_text(value)
+
+
 def difference_text(metric: str, value: float | None) -> str:
     """Format a difference with its sign, such as `+0.0123` for a loss. Those of percentages are in percentage points."""
     if value is None or is_missing(value):

@@ -16,7 +16,7 @@ from core.config import IDENTITY_FIELDS, RunConfig
 from core.metrics import RESULTS
 from core.studies.spacing import value_order
 from core.studies.sweep import MIN_SEEDS, Axes, Sweep
-from core.views.formats import plural, setting_text
+from core.views.formats import input_text, plural, setting_text
 from core.views.tables import records
 
 if TYPE_CHECKING:  # imports SciPy
@@ -169,11 +169,11 @@ def command(name: str, sweep: Sweep) -> str:
     varied = {field for axis in sweep.axes for field in axis.fields}
     parts = ["python -m core sweep", f"--study {shlex.quote(name)}"]
     parts += [
-        f"--axis {shlex.quote(axis.name + '=' + ','.join(map(_argument, axis.values)))}"
+        f"--axis {shlex.quote(axis.name + '=' + ','.join(map(input_text, axis.values)))}"
         for axis in sweep.axes
     ]
     parts += [
-        f"--set {shlex.quote(f'{field}={_argument(value)}')}"
+        f"--set {shlex.quote(f'{field}={input_text(value)}')}"
         for field, value in base.items()
         if field not in (*IDENTITY_FIELDS, "seed", *varied) and value != defaults[field]
     ]
@@ -189,16 +189,6 @@ def command(name: str, sweep: Sweep) -> str:
     if seeds != [*range(seeds[0], seeds[0] + len(seeds))]:
         note = f"# The study used the seeds {', '.join(map(str, seeds))}.\n"
     return note + " \\\n  ".join(parts)
-
-
-def _argument(value: Any) -> str:
-    if value is None:
-        return ""
-    return (
-        str(value)
-        if isinstance(value, int) and not isinstance(value, bool)
-        else setting_text(value)
-    )
 
 
 def _diverged(row: Mapping[str, Any]) -> str:

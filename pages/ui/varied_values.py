@@ -3,6 +3,7 @@
 What the user typed is a text for numbers, and a list of texts for all other settings, whose values may contain commas.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from core.config import RunConfig, base_type, choices
 from core.errors import UserError
 from core.nn.architecture import FAMILY, TARGET_GROUPS
 from core.studies.sweep import Axis, parse_values, typed_values
-from core.views.formats import axis_title, setting_text
+from core.views.formats import axis_title, input_text, setting_text
 
 Typed = str | list[str]
 SUGGESTIONS = {
@@ -27,13 +28,21 @@ PLACEHOLDER = "1e-4, 3e-4 or log 1e-5..1e-2 x 7"
 HELP = "Values separated by commas, or a range such as 2..8 x 4 or log 1e-5..1e-2 x 7."
 
 
+def typed_values_of(field: str, values: Sequence[Any]) -> Typed:
+    """Return the input for some values of a setting."""
+    texts = list(map(input_text, values))
+    return ", ".join(texts) if base_type(RunConfig.model_fields[field]) in (int, float) else texts
+
+
 def first_typed(field: str, value: Any) -> Typed:
     """Return the initial input for a setting: its value, or both of two options."""
-    text = setting_text(value)
-    if base_type(RunConfig.model_fields[field]) in (int, float):
-        return text
     options = _options(field)
-    return list(options) if len(options) == 2 else [text]
+    return list(options) if len(options) == 2 else typed_values_of(field, [value])
+
+
+def link_text(fields: Sequence[str], typed: Typed) -> str:
+    """Return varied settings as a parameter of the URL of Launch, such as `lora_rank=lora_alpha=4,16`."""
+    return "=".join([*fields, typed if isinstance(typed, str) else json.dumps(typed)])
 
 
 def parse(fields: Sequence[str], typed: Typed) -> Axis:
