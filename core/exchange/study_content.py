@@ -247,7 +247,7 @@ def _curves(record: StudyRecord) -> tuple[dict[str, list[Line]], str]:
         if lines:
             result[title] = lines
     left_out = len(panels) - MAX_PANELS
-    note = "Mean over seeds with the range of the seeds, on the validation subset. Diverged runs are shown only where all runs of a combination diverged."
+    note = "Mean over seeds with the range of the seeds, on the validation subset. Diverged and unfinished runs are shown only where no run of a combination has a result."
     return result, note + (f" {left_out:,} more panels are not shown." if left_out > 0 else "")
 
 
