@@ -72,8 +72,10 @@ class AdaptiveStudies:
         created = extend_search(self._runs_dir, found, read)
         if created is None:
             self._exhausted[found.name] = found
-        # An earlier call may have created some runs before it failed. They are not in the queue.
-        return (created or []) if found.is_complete else [m.name for m in found.members]
+        if created and not found.is_complete:
+            # An earlier call created some of the runs before it failed. They are not in the queue.
+            return [member.name for member in found.members]
+        return created or []
 
     def _current(self) -> list[Study]:
         """Return the readable studies. Reads only files that have changed."""
