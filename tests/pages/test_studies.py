@@ -324,3 +324,10 @@ def test_study_of_incomparable_losses_has_a_warning(write_study, open_page):
     write_study(axes=(Axis(("max_length",), (64, 128)),), losses={(64,): 2.0, (128,): 1.0})
     page = open_page("studies", study=NAME)
     assert page.says("These losses may be averaged over different tokens (Max length).")
+
+
+@pytest.mark.parametrize("margin", ["1e-9", "1e300"])
+def test_extreme_margins_in_a_link_are_accepted(write_study, open_page, margin):
+    write_study()
+    page = open_page("studies", study=NAME, tab="Effects", margin=margin)
+    assert page.says("Difference: right side")
