@@ -432,7 +432,8 @@ class Lab(Reader):
         name = study or studies_on_disk.unused_name(self.runs_dir, planned)
         for axis in planned.axes:
             self._refuse_outside_values(axis.fields, axis.values)
-        names = operations.sweep(self.runs_dir, name, planned, question, **more)
+        with self._edit_lock:  # reusing a run changes its settings
+            names = operations.sweep(self.runs_dir, name, planned, question, **more)
         self._add_queued(queue, names)
         return names
 
@@ -460,8 +461,7 @@ class Lab(Reader):
     def edit_study(self, name: str, **texts: str) -> None:
         """Change a study's `question`, `notes` or `summary`. Raises UserError."""
         self._require_queue()
-        with self._edit_lock:
-            operations.edit_study(self.runs_dir, name, **texts)
+        operations.edit_study(self.runs_dir, name, **texts)
 
     def _add_queued(self, queue: Queue, names: Sequence[str]) -> None:
         """Add the runs whose status is `queued` to the queue, and sync the index."""

@@ -459,7 +459,8 @@ def extend_study(
     """Add seeds or values to a study, or runs to a search; create the runs and return their names. Raises UserError."""
     with study.locked(runs_dir):
         found = study.find(runs_dir, name)
-        extended = study.extended(found, seeds, axis, values, runs)
+        taken = study.taken_names(runs_dir)
+        extended = study.extended(found, seeds, axis, values, runs, taken)
         added = len(extended.members) - len(found.members) + runs
         _check_disk(runs_dir, extended.sweep, extended.combinations, added)
         if found.is_complete:
@@ -475,13 +476,13 @@ def pause_study(runs_dir: Path, name: str) -> list[str]:
     """
     with study.locked(runs_dir):
         found = study.find(runs_dir, name)
-        withdrawn = []
-        for run in _existing_members(runs_dir, found):
-            if run.status() == "queued":
-                stop(runs_dir, run.name)
-                withdrawn.append(run.name)
-        study.write(runs_dir, replace(found, paused=(*found.paused, *withdrawn), is_paused=True))
-    return withdrawn
+        members = _existing_members(runs_dir, found)
+        queued = [run.name for run in members if run.status() == "queued"]
+        # First, so that `continue_study` finds the withdrawn runs if the program is killed in between.
+        study.write(runs_dir, replace(found, paused=(*found.paused, *queued), is_paused=True))
+        for run_name in queued:
+            stop(runs_dir, run_name)
+    return queued
 
 
 def continue_study(runs_dir: Path, name: str) -> list[str]:

@@ -11,6 +11,7 @@ from core.config import RunConfig
 from core.errors import Problem
 from core.presets import preset
 from core.studies.sweep import Sweep
+from core.views.formats import axis_title, plural
 from core.views.tables import records
 from pages import (
     launch_estimate,
@@ -22,10 +23,8 @@ from pages import (
 )
 from pages.ui import runtime
 from pages.ui.errors import show_errors
-from pages.ui.planned_study import runs_text
 from pages.ui.run_links import live_link, run_link
 from pages.ui.text import capitalize, escape_markdown
-from pages.ui.varied_values import title
 
 if TYPE_CHECKING:  # these import PyTorch, which takes seconds
     from core.planning.preflight import Plan
@@ -57,7 +56,7 @@ class Checked(NamedTuple):
 
 def check(settings: Mapping[str, object], vary: launch_vary.Vary) -> Checked:
     """Check the settings and plan the run or, if settings are varied, the study."""
-    errors = [f"**{title([n])}**: {escape_markdown(text)}" for n, text in vary.errors.items()]
+    errors = [f"**{axis_title(n)}**: {escape_markdown(text)}" for n, text in vary.errors.items()]
     base = launch_study.first_valid(settings, vary.axes) if vary.axes else None
     if base is None:
         config, plan = lab.check(launch_study.with_first_values(settings, vary.axes))
@@ -73,7 +72,7 @@ def check(settings: Mapping[str, object], vary: launch_vary.Vary) -> Checked:
 def button_label(checked: Checked | None) -> str:
     """Return the label of the launch button."""
     if checked and checked.study and checked.study.runs:
-        return f"Launch {runs_text(checked.study.count)}"
+        return f"Launch {plural(checked.study.count, 'run')}"
     return "Launch"
 
 
@@ -175,7 +174,7 @@ def show_summary(checked: Checked) -> None:
         summary.caption("Launched. Change something to launch another study.")
     elif checked.blockers:
         count = len(checked.blockers)
-        summary.caption(f"{count} {'problem' if count == 1 else 'problems'} to fix")
+        summary.caption(f"{plural(count, 'problem')} to fix")
         lines = "\n".join(f"- {message}" for message in checked.blockers)
         problem_list.error(f"Fix before launching:\n{lines}")
     elif has_invalid:

@@ -10,11 +10,12 @@ import streamlit as st
 from core.config import RunConfig
 from core.errors import ConfigError
 from core.lab import Lab
-from core.studies.sweep import Axis, Sweep
+from core.studies.sweep import Axis, Sweep, products
+from core.views.formats import plural
 from pages import launch_vary
 from pages.launch_measurements import show_measurement
 from pages.ui.errors import show_errors
-from pages.ui.planned_study import runs_text, show_remarks, show_table, show_totals
+from pages.ui.planned_study import show_remarks, show_table, show_totals
 from pages.ui.run_links import live_link, study_link
 
 if TYPE_CHECKING:  # imports PyTorch, which takes seconds
@@ -32,10 +33,9 @@ MAX_TRIED = 1000
 
 def first_valid(settings: Mapping[str, Any], axes: Sequence[Axis]) -> RunConfig | None:
     """Return the settings of the first combination that is valid, or None."""
-    products = itertools.product(*(axis.values for axis in axes))
-    for values in itertools.islice(products, MAX_TRIED):
+    for values in itertools.islice(products(axes), MAX_TRIED):
         try:
-            return RunConfig.parse({**settings, **_combined(axes, values)})
+            return RunConfig.parse({**settings, **values})
         except ConfigError:
             continue
     return None
@@ -43,7 +43,7 @@ def first_valid(settings: Mapping[str, Any], axes: Sequence[Axis]) -> RunConfig 
 
 def with_first_values(settings: Mapping[str, Any], axes: Sequence[Axis]) -> dict[str, Any]:
     """Return the settings with the first value of each axis."""
-    return {**settings, **_combined(axes, [axis.values[0] for axis in axes])}
+    return {**settings, **next(products(axes))}
 
 
 def sweep(base: RunConfig, axes: tuple[Axis, ...]) -> Sweep:
@@ -98,7 +98,7 @@ def show_launched(runs: Mapping[str, str]) -> None:
     if launched is None or not (names := [name for name in launched["runs"] if name in runs]):
         return
     with st.container(key="launched-study", border=True, gap="xsmall"):
-        st.markdown(f":green[:material/check_circle:] Launched {runs_text(len(names))}")
+        st.markdown(f":green[:material/check_circle:] Launched {plural(len(names), 'run')}")
         study_link(launched["name"])
         live_link(names)
 
@@ -114,7 +114,3 @@ def show_plan(lab: Lab, base: RunConfig, current: "SweepPlan") -> None:
             one = cost.seconds + cost.evaluation_seconds if cost else None
             show_totals(current, one and current.scaled_seconds(base, one))
     show_remarks(current)
-
-
-def _combined(axes: Sequence[Axis], values: Sequence[Any]) -> dict[str, Any]:
-    return {field: v for axis, v in zip(axes, values, strict=True) for field in axis.fields}

@@ -16,9 +16,9 @@ from core.errors import UserError
 from core.metrics import RESULTS
 from core.studies import sweep
 from core.studies.sweep import Axis, Mode, can_vary
-from core.views.formats import setting_text
+from core.views.formats import axis_title, setting_text
 from pages.ui.text import capitalize, escape_markdown
-from pages.ui.varied_values import HELP, Typed, first_typed, parse, show_values, title
+from pages.ui.varied_values import HELP, Typed, first_typed, link_text, parse, show_values
 
 STATE = "vary"
 """Session key: the varied settings and the options of the study."""
@@ -75,9 +75,9 @@ def open_link() -> None:
         else:
             st.warning(f"Unknown setting: {escape_markdown(text)}.")
     given = {name: values[-1] for name, values in linked.items()}
-    for name in ("seeds", "runs"):
-        if str(given.get(name, "")).isdecimal():
-            state[name] = max(1, int(given[name]))
+    for name, most in (("seeds", MAX_SEEDS), ("runs", sweep.MAX_RUNS)):
+        if (text := given.get(name, "")).isdecimal():
+            state[name] = min(most, max(1, int(text[:9])))
     if given.get("mode") in get_args(Mode):
         state["mode"] = given["mode"]
     if given.get("metric") in sweep.SEARCH_METRICS:
@@ -89,7 +89,11 @@ def open_link() -> None:
 def write_url() -> None:
     """Update the URL."""
     state = _state()
-    shown = {"vary": [_joined(axis) for axis in state["axes"]]} if state["axes"] else {}
+    shown = (
+        {"vary": [link_text(axis["fields"], axis["typed"]) for axis in state["axes"]]}
+        if state["axes"]
+        else {}
+    )
     if shown:
         given = {n: state[n] for n in DEFAULTS if state[n] not in (DEFAULTS[n], None, "")}
         shown |= {n: ["1" if value is True else str(value)] for n, value in given.items()}
@@ -99,11 +103,6 @@ def write_url() -> None:
         elif name not in shown and name in st.query_params:
             del st.query_params[name]
     st.session_state[ADDRESS] = shown
-
-
-def is_active() -> bool:
-    """Whether any setting is varied."""
-    return bool(_state()["axes"])
 
 
 def option(name: str) -> Any:
@@ -134,11 +133,7 @@ def texts() -> dict[str, str]:
 def variants(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     """Return the combinations of those varied settings that determine whether others have an effect."""
     switches = [axis for axis in axes if set(axis.fields) & {*SWITCHES}]
-    products = itertools.product(*(axis.values for axis in switches))
-    return [
-        {field: v for axis, v in zip(switches, values, strict=True) for field in axis.fields}
-        for values in itertools.islice(products, MAX_VARIANTS)
-    ]
+    return [*itertools.islice(sweep.products(switches), MAX_VARIANTS)]
 
 
 def show(current: Mapping[str, Any], names: Sequence[str], is_alpha_locked: bool) -> None:
@@ -192,13 +187,13 @@ def _show_axis(
     fields, help = axis["fields"], HELP if isinstance(axis["typed"], str) else None
     with st.container(key=f"axis-{number}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
-            st.markdown(f"**{escape_markdown(title(fields))}**", width="stretch", help=help)
+            st.markdown(f"**{escape_markdown(axis_title(fields))}**", width="stretch", help=help)
             _show_tie(axis, names)
             st.button(
                 ":material/close:",
                 key=f"vary:remove:{fields[0]}",
                 type="tertiary",
-                help=f"Stop varying {title(fields)}",
+                help=f"Stop varying {axis_title(fields)}",
                 on_click=_state()["axes"].remove,
                 args=(axis,),
             )
@@ -256,7 +251,7 @@ def _show_options() -> None:
         if option("runs") is None:
             _state()["runs"] = max(DEFAULT_MAX_RUNS, option("seeds"))
         _widget(
-            st.number_input, "runs", label="Max runs", min_value=1, step=1,
+            st.number_input, "runs", label="Max runs", min_value=1, max_value=sweep.MAX_RUNS, step=1,
             help="Maximum number of runs, rounded down to a multiple of the number of seeds.",
         )  # fmt: skip
     if option("mode") == "search":
@@ -295,12 +290,6 @@ def _state() -> dict[str, Any]:
 def _address() -> dict[str, list[str]]:
     given = {name: st.query_params.get_all(name) for name in PARAMETERS}
     return {name: values for name, values in given.items() if values}
-
-
-def _joined(axis: Mapping[str, Any]) -> str:
-    """Return an axis as text for the URL, such as `lora_rank=lora_alpha=4,16`."""
-    typed = axis["typed"]
-    return "=".join([*axis["fields"], typed if isinstance(typed, str) else json.dumps(typed)])
 
 
 def _split(text: str) -> tuple[list[str], Typed]:

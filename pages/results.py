@@ -4,6 +4,7 @@ import streamlit as st
 
 from core.views import journal, lineage, report
 from core.views.filter import matching
+from core.views.formats import plural
 from core.views.tables import markdown, records
 from pages import results_actions as actions
 from pages import results_baseline, results_table
@@ -184,7 +185,7 @@ if selected_runs:
 elif not visible_names:
     st.caption("No runs match this filter.")
 elif not results.empty:
-    count = f"{len(counted_runs)} {'run' if len(counted_runs) == 1 else 'runs'}"
+    count = plural(len(counted_runs), "run")
     archived = f", {len(hidden)} archived" if hidden else ""
     st.caption(f"{count}{archived}. Select runs to compare them, or one to edit its notes.")
 if warning := report.incomparable(counted_runs):

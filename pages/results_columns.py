@@ -12,7 +12,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from core.config import RunConfig, metadata
 from core.metrics import RESULTS
 from core.views import changes, formats, report
-from core.views.differences import difference_text
+from core.views.formats import difference_text
 from core.views.tables import is_missing
 from pages.ui.page_state import PageState
 

@@ -9,7 +9,7 @@ import streamlit as st
 from core.config import IDENTITY_FIELDS, RunConfig
 from core.lab import Lab
 from core.views import journal
-from core.views.formats import DASH, setting_text
+from core.views.formats import DASH, plural, setting_text
 from core.views.tables import is_missing, markdown, records
 from pages import results_actions as actions
 from pages import results_columns as columns
@@ -64,7 +64,7 @@ def grouped(frame: pd.DataFrame, group: str | None) -> pd.DataFrame:
     missing = NO_GROUP.get(group)
     texts = [missing if missing and is_missing(key) else columns.text(group, key) for key in keys]
     sizes = pd.Series(texts).value_counts()
-    titles = [f"{text} · {sizes[text]} {'run' if sizes[text] == 1 else 'runs'}" for text in texts]
+    titles = [f"{text} · {plural(sizes[text], 'run')}" for text in texts]
     order = keys.reset_index(drop=True).sort_values(
         kind="stable", key=_sort_key, na_position="last"
     )

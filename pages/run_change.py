@@ -9,12 +9,12 @@ from core.config import RunConfig, is_relevant
 from core.errors import UserError
 from core.lab import Lab
 from core.studies.sweep import Axis, Sweep, can_vary
-from core.views.formats import duration, setting_text
+from core.views.formats import axis_title, duration, plural, setting_text
 from pages.ui.errors import show_errors, toast_errors
-from pages.ui.planned_study import TIME_HELP, runs_text
+from pages.ui.planned_study import TIME_HELP
 from pages.ui.run_links import live_link, study_link
 from pages.ui.text import capitalize, escape_markdown
-from pages.ui.varied_values import HELP, Typed, first_typed, parse, show_values, title
+from pages.ui.varied_values import HELP, Typed, first_typed, parse, show_values
 
 if TYPE_CHECKING:  # imports PyTorch, which takes seconds
     from core.studies.planning import SweepPlan
@@ -71,7 +71,7 @@ def show_dialog(name: str, seconds: float | None, lab: Lab) -> None:
         options,
         options.index(DEFAULT_FIELD),
         key="change:field",
-        format_func=lambda option: title([option]),
+        format_func=axis_title,
     )
     current = setting_text(settings[field])
     st.markdown(f"New values (current: {escape_markdown(current)})", help=HELP)
@@ -139,12 +139,12 @@ def _show_plan(run: RunConfig, seconds: float | None, plan: "SweepPlan", lab: La
         total = plan.scaled_seconds(run, seconds) if seconds else plan.seconds
         basis = f" This estimate is based on how long {run.name} took." if seconds else ""
         st.markdown(
-            f"**{runs_text(plan.count)}**, about {duration(total)}",
+            f"**{plural(plan.count, 'run')}**, about {duration(total)}",
             help=TIME_HELP + escape_markdown(basis),
         )
         st.caption(escape_markdown(_reuse_text(run, plan.reused)))
     st.button(
-        f"Launch {runs_text(plan.count)}",
+        f"Launch {plural(plan.count, 'run')}",
         key="change:launch",
         type="primary",
         icon=":material/rocket_launch:",
@@ -171,11 +171,11 @@ def _reuse_text(run: RunConfig, reused: Mapping[str, str]) -> str:
         text = f"{run.name} has not finished, so its settings are trained again."
     if others:
         verb = "is" if others == 1 else "are"
-        text += f" {runs_text(others)} with the same settings {verb} reused, too."
+        text += f" {plural(others, 'run')} with the same settings {verb} reused, too."
     return text
 
 
 def _show_launched(study: str, names: list[str], count: int) -> None:
-    st.success(f"Launched {runs_text(count)}.", icon=":material/check_circle:")
+    st.success(f"Launched {plural(count, 'run')}.", icon=":material/check_circle:")
     study_link(study)
     live_link(names)

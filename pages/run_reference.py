@@ -9,6 +9,7 @@ import streamlit as st
 
 from core.lab import Lab
 from core.views import differences
+from core.views.formats import difference_text
 from core.views.tables import is_missing
 from pages.ui import baseline
 from pages.ui.run_links import run_link
@@ -80,7 +81,7 @@ def delta(
     if is_missing(difference):
         return {}
     return {
-        "delta": differences.difference_text(metric, difference),
+        "delta": difference_text(metric, difference),
         "delta_color": "gray" if is_noise else CLEAR_COLOR,
         "delta_arrow": "off",
     }

@@ -5,6 +5,7 @@ import streamlit as st
 from core.errors import UserError
 from core.lab import Lab
 from core.studies.study import Study
+from core.views.report import incomparable_settings
 from pages import (
     study_curves,
     study_effects,
@@ -92,6 +93,9 @@ def show_study(name: str, lab: Lab) -> None:
             st.error(
                 escape_markdown(f"{problem}. The results of its runs are shown without the plan.")
             )
+        varied = [name for axis in view.axes for name in axis.split("=")]
+        if warning := incomparable_settings(varied):
+            st.warning(warning)
     tabs = state.tabs(list(TABS), TAB)
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:

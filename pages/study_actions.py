@@ -11,7 +11,8 @@ from core.lab import Lab
 from core.studies import study as studies_on_disk
 from core.studies.study import Study
 from core.studies.sweep import MAX_RUNS, parse_values
-from pages.study_view import StudyView, axis_title, plural
+from core.views.formats import axis_title, plural
+from pages.study_view import StudyView
 from pages.ui.errors import attempt, toast_errors
 from pages.ui.status import ACTIVE_STATUSES
 from pages.ui.text import escape_markdown

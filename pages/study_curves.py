@@ -9,8 +9,9 @@ import streamlit as st
 from core.lab import Lab
 from core.metrics import CURVES
 from core.views import study_charts
+from core.views.formats import axis_title, plural
 from core.views.study_charts import MAX_SEEDS_FOR_RANGE, Curve
-from pages.study_view import StudyView, axis_title, plural
+from pages.study_view import StudyView
 from pages.ui.figures import show_figure
 from pages.ui.selection import show_cut
 

@@ -11,15 +11,14 @@ import streamlit as st
 from core.errors import UserError
 from core.lab import Lab
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
-from core.studies.summary import MIN_SEEDS_FOR_VERDICT, value_order
-from core.views.formats import DASH
+from core.studies.sweep import MIN_SEEDS
+from core.views.formats import DASH, axis_title, difference_text
+from core.views.study_text import effect_order
 from core.views.tables import records
 from pages.study_actions import MAX_ADDED_SEEDS, show_seeds_button
 from pages.study_view import (
     MARGIN,
     StudyView,
-    axis_title,
-    difference_text,
     interval_text,
     merged,
     metric_noun,
@@ -68,7 +67,7 @@ def show(view: StudyView) -> None:
     effects = _effects(view.lab, view.key, view.name, view.metric, view.margin)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         _show_margin(view)
-        changes = _changes(effects)
+        changes = dict.fromkeys(effect["field"] for effect in effects)
         titles = {"": ALL_CHANGES} | {field: axis_title(field) for field in changes}
         chosen = view.state.select("Change", list(titles), CHANGE, format_func=titles.__getitem__, width=220)  # fmt: skip
     if not effects:
@@ -132,27 +131,16 @@ def _scale(metric: str) -> float:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _effects(_lab: Lab, key: str, name: str, metric: str, margin: float | None) -> list[Effect]:
+    axes = _lab.study(name).sweep.fields
     effects: list[Effect] = records(_lab.effects(metric, name, margin))
-    fields = _changes(effects)
-    return sorted(
-        effects,
-        key=lambda e: (
-            fields.index(e["field"]),
-            *(value_order(e["field"].split("=")[0], e[end]) for end in ("from", "to")),
-            [value_order(field, value) for field, value in e["context"].items()],
-        ),
-    )
-
-
-def _changes(effects: Sequence[Effect]) -> list[str]:
-    return sorted({effect["field"] for effect in effects})
+    return sorted(effects, key=lambda effect: effect_order(effect, axes))
 
 
 def _show_seeds(view: StudyView, effects: Sequence[Effect]) -> None:
     """Say how many seeds would detect a difference of the margin, if some comparisons are undecided."""
     study = view.study
     assert study is not None
-    has_one_seed = max(effect["seeds"] for effect in effects) < MIN_SEEDS_FOR_VERDICT
+    has_one_seed = max(effect["seeds"] for effect in effects) < MIN_SEEDS
     if not has_one_seed and all(effect["verdict"] != "undecided" for effect in effects):
         return
     needed = _seeds_needed(view.lab, view.key, view.name, view.metric, view.margin)
@@ -216,7 +204,7 @@ def _span(effects: Sequence[Effect]) -> float:
 def _interaction(effects: Sequence[Effect]) -> str:
     """Return a note if the direction of a change depends on its context."""
     notes = []
-    verdicts = {_verdict(effect) for effect in effects}
+    verdicts = {effect["verdict"] for effect in effects}
     signs = {math.copysign(1, e["difference"]) for e in effects if e["difference"]}
     if {"better", "worse"} <= verdicts:
         notes.append("Reverses: better in some contexts, worse in others.")
@@ -233,10 +221,10 @@ def _row(effect: Effect, view: StudyView, span: float) -> str:
     context = settings_label(merged(effect["context"], view.axes)) or "no other setting varies"
     low, high = effect["low"], effect["high"]
     interval = DASH if low is None or high is None else interval_text(metric, low, high, True)
-    verdict = _verdict(effect)
+    verdict = effect["verdict"]
     mark = f" {CORRECTED}" if _is_corrected(effect) else ""
     word = f'<span class="verdict-{verdict}">{VERDICT_ICONS[verdict]} {verdict}{mark}</span>'
-    if effect["seeds"] < MIN_SEEDS_FOR_VERDICT:
+    if effect["seeds"] < MIN_SEEDS:
         reason = ": one seed" if effect["seeds"] else ""
         word = f'<span class="verdict-undecided">no verdict{reason}</span>'
     if any(effect["diverged"]):
@@ -249,16 +237,11 @@ def _row(effect: Effect, view: StudyView, span: float) -> str:
     )
 
 
-def _verdict(effect: Effect) -> str:
-    """Return the verdict. A single seed supports none."""
-    return "undecided" if effect["seeds"] < MIN_SEEDS_FOR_VERDICT else str(effect["verdict"])
-
-
 def _is_corrected(effect: Effect) -> bool:
     """Return whether the interval excludes 0, but the verdict is undecided after the correction."""
     if effect["low"] is None or effect["high"] is None:
         return False
-    return _verdict(effect) == "undecided" and (effect["low"] > 0 or effect["high"] < 0)
+    return effect["verdict"] == "undecided" and (effect["low"] > 0 or effect["high"] < 0)
 
 
 def _bar(

@@ -13,7 +13,8 @@ from core.studies.effects import EFFECT_METRICS
 from core.studies.pareto import pareto_front
 from core.studies.study import Study
 from core.views import explore_charts
-from core.views.explore_charts import axis_title, metric_title
+from core.views.explore_charts import metric_title
+from core.views.formats import axis_title
 from pages.ui.figures import show_figure
 from pages.ui.page_state import PageState
 from pages.ui.text import escape_markdown
@@ -76,13 +77,13 @@ def _show_setting(
     names = ["=".join(fields) for fields in axes]
     metrics = list(dict.fromkeys([metric, *EFFECT_METRICS, *MEASURED_METRICS]))
     with st.container(horizontal=True):
-        x = _select(state, "Setting", names, SETTING, names[0], _axis_title)
+        x = _select(state, "Setting", names, SETTING, names[0], axis_title)
         y = _select(state, "Metric", metrics, MEASURE, metric, metric_title)
         others = [NO_COLOR, *(other for other in names if other != x)]
         default = others[min(1, len(others) - 1)]
         color = _select(
             state, "Color by", others, COLOR, default,
-            lambda option: "Run" if option == NO_COLOR else _axis_title(option),
+            lambda option: "Run" if option == NO_COLOR else axis_title(option),
         )  # fmt: skip
     runs, table = (
         _runs(lab, repr(lab), name, y, lab.changed_at),
@@ -132,10 +133,6 @@ def _show_pareto(
         "Each dot is a combination of settings, averaged over its seeds without diverged runs. No other combination is "
         f"better in both than those on the front. Intervals are not considered.{machine}"
     )
-
-
-def _axis_title(axis: str) -> str:
-    return axis_title(axis.split("="))
 
 
 def _select(

@@ -7,9 +7,9 @@ import streamlit as st
 
 from core.studies.effects import has_been_pruned
 from core.studies.study import Study
-from core.views.formats import duration
+from core.views.formats import duration, plural
 from pages.study_actions import show_actions
-from pages.study_view import PAGE, StudyView, plural
+from pages.study_view import PAGE, StudyView
 from pages.ui import runtime
 from pages.ui.copy_link import copy_link
 from pages.ui.notes import edit_text

@@ -3,24 +3,22 @@
 Means over other settings are never shown, because an effect can depend on them.
 """
 
-import itertools
 import math
 from typing import Any
 
 import streamlit as st
 
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
-from core.studies.summary import value_order
+from core.studies.spacing import value_order
 from core.views import study_charts
+from core.views.formats import axis_title, plural
 from core.views.study_charts import DIVERGED, Cell
 from pages.study_view import (
     StudyView,
-    axis_title,
     interval_text,
     metric_text,
     metric_title,
     number_text,
-    plural,
     settings_label,
     value_text,
 )
@@ -52,12 +50,12 @@ def show(view: StudyView) -> None:
         if all(value_text(a, group["settings"][a]) == v for a, v in fixed.items())
     ]
     values = {axis: _values(view, axis) for axis in axes}
-    combinations = list(itertools.product(*(values[axis] for axis in free)))
-    panels = [
-        (dict(zip(free, combination, strict=True)), own)
-        for combination in combinations
-        if (own := [g for g in groups if _texts(g, free) == combination])
-    ]
+    by_context: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for group in groups:
+        by_context.setdefault(_texts(group, free), []).append(group)
+    order = [{text: i for i, text in enumerate(values[axis])} for axis in free]
+    contexts = sorted(by_context, key=lambda c: [o[t] for o, t in zip(order, c, strict=True)])
+    panels = [(dict(zip(free, context, strict=True)), by_context[context]) for context in contexts]
     show_cut(min(len(panels), MAX_PANELS), len(panels), "panels. Fix a setting to see the others")
     means = [group["mean"] for group in groups if math.isfinite(group["mean"])]
     span = (min(means), max(means)) if means else (1.0, 1.0)

@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from core.lab import Lab
-from core.views.formats import DASH
+from core.views.formats import DASH, axis_title, plural
 from pages.study_header import count
-from pages.study_view import PAGE, STUDY, axis_title, metric_text, plural, settings_label
+from pages.study_view import PAGE, STUDY, metric_text, settings_label
 from pages.ui.selection import clicked_row
 from pages.ui.text import escape_markdown
 

@@ -5,17 +5,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.views.formats import DASH
+from core.views.formats import DASH, axis_title, difference_text, plural
 from pages.study_view import (
     StudyView,
-    axis_title,
-    difference_text,
     heading,
     interval_text,
     metric_noun,
     metric_text,
     number_text,
-    plural,
     settings_label,
     value_text,
 )

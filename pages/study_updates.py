@@ -9,14 +9,12 @@ import streamlit as st
 from core.colors import PALETTE
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
 from core.views import study_charts
-from core.views.formats import DASH
+from core.views.formats import DASH, axis_title, plural
 from core.views.formats import value_text as result_text
 from pages.study_view import (
     StudyView,
-    axis_title,
     metric_text,
     metric_title,
-    plural,
     settings_label,
     value_text,
 )

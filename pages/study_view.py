@@ -12,6 +12,7 @@ from core.lab import Lab
 from core.metrics import RESULTS
 from core.studies.study import Study
 from core.views import formats
+from core.views.formats import axis_title, difference_text
 from pages.ui.page_state import PageState
 
 PAGE = "pages/studies.py"
@@ -70,11 +71,6 @@ def summary(
     return _lab.study_summary(name, metric, margin)
 
 
-def axis_title(axis: str) -> str:
-    """Return the title of an axis, such as "Rank = Alpha"."""
-    return " = ".join(str(RunConfig.model_fields[name].title) for name in axis.split("="))
-
-
 def value_text(axis: str, value: Any) -> str:
     """Format a value of an axis. A setting without an effect is a dash."""
     field = axis.split("=")[0]
@@ -114,8 +110,7 @@ def metric_title(metric: str) -> str:
 
 def metric_noun(metric: str) -> str:
     """Return the title of a metric for use in a sentence."""
-    title = metric_title(metric)
-    return title[:1].lower() + title[1:]
+    return formats.lowered(metric_title(metric))
 
 
 def heading(title: str, metric: str) -> str:
@@ -140,21 +135,6 @@ def number_text(metric: str, value: float | None) -> str:
     return (RESULTS[metric].format or "%g") % value
 
 
-def difference_text(metric: str, value: float | None) -> str:
-    """Format a difference with its sign. Differences of percentages are in percentage points."""
-    if value is None or value != value:
-        return formats.DASH
-    if value == 0:
-        return "0"
-    if metric == "exact":
-        return f"{100 * value:+.1f} pp"
-    return (
-        f"{value:+.1f}"
-        if metric not in RESULTS
-        else f"{value:+{RESULTS[metric].format[1:] or 'g'}}"
-    )
-
-
 def interval_text(metric: str, low: float, high: float, is_difference: bool = False) -> str:
     """Format an interval, or a dash if there is none."""
     if low != low or high != high:
@@ -163,11 +143,6 @@ def interval_text(metric: str, low: float, high: float, is_difference: bool = Fa
         return f"{number_text(metric, low)} to {number_text(metric, high)}"
     texts = [difference_text(metric, bound).removesuffix(" pp") for bound in (low, high)]
     return " to ".join(texts) + (" pp" if metric == "exact" else "")
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 run" or "2 runs"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def judges_of(scores: Mapping[str, Mapping[str, Any]], runs: Sequence[str]) -> list[str]:

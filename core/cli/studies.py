@@ -16,7 +16,7 @@ from core.cli.options import (
     parse_config,
 )
 from core.errors import UserError
-from core.studies.sweep import SEARCH_METRICS, Mode, Sweep, parse_axis
+from core.studies.sweep import MAX_RUNS, SEARCH_METRICS, Mode, Sweep, parse_axis
 from core.views import report
 from core.views.tables import render
 
@@ -34,7 +34,8 @@ def sweep(
     preset: PresetName = None,
     set: Sets = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Number of seeds for each combination.")
+        int,
+        typer.Option("--seeds", min=1, max=MAX_RUNS, help="Number of seeds for each combination."),
     ] = 1,
     mode: Annotated[
         Mode,
@@ -104,7 +105,8 @@ def studies(
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=0, help="Number of seeds that --extend adds.")
+        int,
+        typer.Option("--seeds", min=0, max=MAX_RUNS, help="Number of seeds that --extend adds."),
     ] = 0,
     runs: Annotated[
         int, typer.Option("--runs", min=0, help="Number of runs that --extend adds to a search.")

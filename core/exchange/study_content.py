@@ -13,7 +13,9 @@ from core.statistics.comparisons import FALSE_DISCOVERY_RATE
 from core.studies.analysis import scale
 from core.studies.effects import WHOLE_SET_METRICS
 from core.views import formats, study_text
-from core.views.explore_charts import axis_title, metric_title
+from core.views.explore_charts import metric_title
+from core.views.formats import axis_title, plural
+from core.views.report import incomparable_settings
 from core.views.study_charts import Curve, mean_curves
 from core.views.tables import is_missing, records
 
@@ -111,12 +113,12 @@ def content(record: StudyRecord) -> StudyContent:
 def _generated(record: StudyRecord) -> list[str]:
     metric = record.metrics[0]
     return study_text.conclusions(
-        record.effects[metric], record.tables[metric], metric, scale(metric), _axes(record)
+        record.effects[metric],
+        record.tables[metric],
+        metric,
+        scale(metric),
+        record.study.sweep.fields,
     )
-
-
-def _axes(record: StudyRecord) -> list[tuple[str, ...]]:
-    return [axis.fields for axis in record.study.sweep.axes]
 
 
 def _facts(record: StudyRecord) -> list[str]:
@@ -125,14 +127,13 @@ def _facts(record: StudyRecord) -> list[str]:
     diverged = int(runs["diverged"].sum())
     facts = [f"{planned:,} planned runs", f"{finished:,} finished"]
     facts += [f"{diverged:,} diverged"] if diverged else []
-    count = len(record.study.sweep.seeds)
-    return [*facts, f"{count} seed{'' if count == 1 else 's'}"]
+    return [*facts, plural(len(record.study.sweep.seeds), "seed")]
 
 
 def _part(record: StudyRecord, metric: str) -> MetricPart:
     own = scale(metric)
     rows = records(record.effects[metric])
-    rows.sort(key=lambda row: study_text.effect_order(row, _axes(record)))
+    rows.sort(key=lambda row: study_text.effect_order(row, record.study.sweep.fields))
     pictured = [row for row in rows if row["difference"] is not None][:MAX_PICTURED_EFFECTS]
     mean = "Means are geometric. " if own.is_log else ""
     unit = "" if metric == "exact" else metric_title(metric)
@@ -151,8 +152,7 @@ def _part(record: StudyRecord, metric: str) -> MetricPart:
 
 def _group(row: Mapping[str, Any], metric: str) -> dict[str, str]:
     settings = {
-        axis_title(axis.split("=")): formats.setting_text(value)
-        for axis, value in row["settings"].items()
+        axis_title(axis): formats.setting_text(value) for axis, value in row["settings"].items()
     }
     low, high = (_value(metric, row[bound]) for bound in ("low", "high"))
     difference, bounds = study_text.difference_text(
@@ -175,24 +175,23 @@ def _group(row: Mapping[str, Any], metric: str) -> dict[str, str]:
 
 def _effect(row: Mapping[str, Any], metric: str, record: StudyRecord) -> dict[str, str]:
     difference, interval = study_text.difference_text(row, metric)
-    has_seeds = row["seeds"] >= study_text.MIN_SEEDS
     before, after = row["diverged"]
     return {
         "change": _change(row),
-        "context": study_text.context_text(row["context"], _axes(record)),
+        "context": study_text.context_text(row["context"], record.study.sweep.fields),
         "difference": difference,
         "interval": interval,
         "seeds": str(row["seeds"]),
-        "verdict": row["verdict"] if has_seeds else "undecided",
-        "note": _note(row, has_seeds),
+        "verdict": row["verdict"],
+        "note": _note(row),
         "diverged": f"{before} \u2192 {after}" if before or after else "",
     }
 
 
-def _note(row: Mapping[str, Any], has_seeds: bool) -> str:
+def _note(row: Mapping[str, Any]) -> str:
     if row["seeds"] == 1:
         return "One seed supports no verdict."
-    if row["low"] is None or row["high"] is None or not has_seeds:
+    if row["low"] is None or row["high"] is None:
         return ""
     if row["verdict"] == "undecided" and row["low"] * row["high"] > 0:
         return "The interval excludes 0, but not after correction for the number of comparisons."
@@ -201,7 +200,7 @@ def _note(row: Mapping[str, Any], has_seeds: bool) -> str:
 
 def _change(row: Mapping[str, Any]) -> str:
     before, after = (formats.setting_text(row[end]) for end in ("from", "to"))
-    return f"{axis_title(row['field'].split('='))} {before} \u2192 {after}"
+    return f"{axis_title(row['field'])} {before} \u2192 {after}"
 
 
 def _pictured(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
@@ -209,15 +208,14 @@ def _pictured(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in ("difference", "low", "high"):
         values[name] = None if row[name] is None else factor * row[name]
-    verdict = row["verdict"] if row["seeds"] >= study_text.MIN_SEEDS else "undecided"
     # Settings that vary together have the same value.
     context = dict.fromkeys(formats.setting_text(value) for value in row["context"].values())
     at = f" ({', '.join(context)})" if context else ""
     return {
         "label": f"{_change(row)}{at}",
         **values,
-        "color": VERDICT_COLORS[verdict],
-        "verdict": verdict,
+        "color": VERDICT_COLORS[row["verdict"]],
+        "verdict": row["verdict"],
     }
 
 
@@ -231,9 +229,7 @@ def _curves(record: StudyRecord) -> tuple[dict[str, list[Line]], str]:
     panels: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         others = {axis: value for axis, value in row["settings"].items() if axis != first}
-        title = ", ".join(
-            f"{axis_title(a.split('='))} {formats.setting_text(v)}" for a, v in others.items()
-        )
+        title = ", ".join(f"{axis_title(a)} {formats.setting_text(v)}" for a, v in others.items())
         panels.setdefault(title or "Validation loss", []).append(row)
     labels = list(dict.fromkeys(formats.setting_text(row["settings"][first]) for row in rows))
     result: dict[str, list[Line]] = {}
@@ -244,14 +240,14 @@ def _curves(record: StudyRecord) -> tuple[dict[str, list[Line]], str]:
             names = [n for n in row["runs"] if n in runs.index and not is_missing(runs["value"][n])]
             names = names or [name for name in row["runs"] if name in runs.index]
             color = PALETTE[labels.index(label) % len(PALETTE)]
-            own = f"{axis_title(first.split('='))} {label}"
+            own = f"{axis_title(first)} {label}"
             mean = mean_curves(points, [Curve(own, color, 0, names)])[own]
             if len(mean):
                 lines.append(Line(own, color, mean))
         if lines:
             result[title] = lines
     left_out = len(panels) - MAX_PANELS
-    note = "Mean and range over seeds, on the validation subset. Diverged runs are shown only if all runs of a combination diverged."
+    note = "Mean and range over seeds, on the validation subset. Diverged and unfinished runs are shown only if no run of the combination has a result."
     return result, note + (f" {left_out:,} more panels are not shown." if left_out > 0 else "")
 
 
@@ -276,7 +272,7 @@ def _settings(record: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _runs(record: StudyRecord) -> list[dict[str, str]]:
-    axes = _axes(record)
+    axes = record.study.sweep.fields
     rows = []
     for run in records(record.runs.iloc[::-1]):
         status = "diverged" if run["diverged"] else str(run["status"])
@@ -329,6 +325,9 @@ def _statistics(record: StudyRecord) -> list[str]:
         lines.append(
             "The validation loss is measured on the whole validation set at the end of a run."
         )
+    varied = [name for axis in record.study.sweep.fields for name in axis]
+    if warning := incomparable_settings(varied):
+        lines.append(warning)
     return lines
 
 

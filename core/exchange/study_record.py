@@ -70,5 +70,6 @@ def conclusions(read: Read, study: Study, metric: str = DEFAULT_METRIC) -> list[
     """Return the generated summary of a study, one sentence per effect. Raises UserError if the metric does not exist."""
     effects = analysis.study_effects(read, metric, study)
     table = analysis.means(read, study, metric)
-    axes = [axis.fields for axis in study.sweep.axes]
-    return study_text.conclusions(effects, table, metric, analysis.scale(metric), axes)
+    return study_text.conclusions(
+        effects, table, metric, analysis.scale(metric), study.sweep.fields
+    )

@@ -18,7 +18,7 @@ from core.views.formats import setting_text
 WIDTH_PX = 760
 PANEL_HEIGHT_PX, PANEL_GAP_PX = 170, 44
 LEFT_PX, RIGHT_PX, BOTTOM_PX = 60, 16, 40
-LEGEND_HEIGHT_PX = 26
+LEGEND_HEIGHT_PX, LEGEND_ROW_PX = 26, 18
 ROW_HEIGHT_PX = 22
 LABEL_WIDTH_PX = 380
 MAX_LABEL_CHARS = 58
@@ -71,7 +71,7 @@ def curves(panels: Mapping[str, Sequence[Line]], x_title: str, y_title: str, is_
     )
     x_values = _finite([value for line in lines for value in line.points["x"]])
     is_log = is_log and all(value > 0 for value in y_values)
-    top = LEGEND_HEIGHT_PX
+    legend, top = _legend(lines)
     height = top + len(panels) * (PANEL_HEIGHT_PX + PANEL_GAP_PX) + BOTTOM_PX
     if not y_values or not x_values:
         return _document(WIDTH_PX, 40, [_text(8, 24, "No curves yet.", MUTED_COLOR)])
@@ -84,7 +84,7 @@ def curves(panels: Mapping[str, Sequence[Line]], x_title: str, y_title: str, is_
         if y_low <= t <= y_high
     ]
     x_scale = Scale(0.0, max(x_values), LEFT_PX, WIDTH_PX - RIGHT_PX)
-    parts = _legend(lines)
+    parts = legend
     for i, (title, panel) in enumerate(panels.items()):
         start = top + i * (PANEL_HEIGHT_PX + PANEL_GAP_PX) + PANEL_GAP_PX - 12
         y_scale = Scale(y_low, y_high, start + PANEL_HEIGHT_PX, start, is_log)
@@ -167,13 +167,19 @@ def _curve(line: Line, x_scale: Scale, y_scale: Scale) -> list[str]:
     ]
 
 
-def _legend(lines: Sequence[Line]) -> list[str]:
-    parts, x = [], 8.0
+def _legend(lines: Sequence[Line]) -> tuple[list[str], float]:
+    """Return the legend, wrapped to the width of the picture, and its height."""
+    parts, x, row = [], 8.0, 0
     for label, color in {line.label: line.color for line in lines}.items():
-        parts.append(f'<rect x="{x:.1f}" y="9" width="14" height="4" fill="{color}"/>')
-        parts.append(_text(x + 20, 15, label, TEXT_COLOR))
-        x += 40 + 7 * len(label)
-    return parts
+        text = _cut(label)
+        width = 40 + 7 * len(text)
+        if x > 8 and x + width > WIDTH_PX:
+            x, row = 8.0, row + 1
+        y = row * LEGEND_ROW_PX
+        parts.append(f'<rect x="{x:.1f}" y="{9 + y}" width="14" height="4" fill="{color}"/>')
+        parts.append(_text(x + 20, 15 + y, text, TEXT_COLOR))
+        x += width
+    return parts, LEGEND_HEIGHT_PX + row * LEGEND_ROW_PX
 
 
 def _points(points: Sequence[tuple[float, float]]) -> str:

@@ -4,6 +4,7 @@ Reads the index and the run directories, and writes only study files, new runs a
 repeatedly: by the Lab after each sync, and by the command `sweep` between and during runs.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,11 +46,16 @@ class AdaptiveStudies:
                     self._pruner.check(found, name)
 
     def extend_searches(self, read: "Read") -> list[str]:
-        """Create the next runs of each search whose runs have ended, and return their names."""
+        """Create the next runs of each search whose runs have ended. Returns the names of runs to queue.
+
+        A search that fails, for example because the disk is full, does not stop the others. It is retried with the next
+        call.
+        """
         created = []
         for found in self._current():
             if found.sweep.mode == "search" and not found.is_paused:
-                created += self._extend(found, read)
+                with contextlib.suppress(UserError):
+                    created += self._extend(found, read)
         return created
 
     def _extend(self, found: Study, read: "Read") -> list[str]:
@@ -61,11 +67,14 @@ class AdaptiveStudies:
             for status in ("queued", "running")
             for name in read(queries.runs_with_status, status)
         }
-        if names & active:
+        if names & active and found.is_complete:
             return []
         created = extend_search(self._runs_dir, found, read)
         if created is None:
             self._exhausted[found.name] = found
+        if created and not found.is_complete:
+            # An earlier call created some of the runs before it failed. They are not in the queue.
+            return [member.name for member in found.members]
         return created or []
 
     def _current(self) -> list[Study]:
@@ -105,7 +114,7 @@ def extend_search(runs_dir: Path, found: Study, read: "Read") -> list[str] | Non
         combination = next_combination(found.sweep, results)
         if combination is None:
             return None
-        extended = studies.with_combinations(found, [combination])
+        extended = studies.with_combinations(found, [combination], studies.taken_names(runs_dir))
         extended = replace(extended, deleted=studies.missing(runs_dir, found))
         studies.write(runs_dir, extended)
         return studies.create_runs(runs_dir, extended)

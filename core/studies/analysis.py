@@ -42,12 +42,12 @@ def study_effects(
     Raises UserError if the metric does not exist or the margin is not positive.
     """
     runs = runs_with_base_loss(read)
-    ties: list[tuple[str, ...]] = []
+    axes: list[tuple[str, ...]] = []
     if study is not None:
         runs = runs[runs["study"] == study.name]
-        ties = [axis.fields for axis in study.sweep.axes if len(axis.fields) > 1]
+        axes = study.sweep.fields
     items = _item_scores(read, metric)
-    table = effects(runs, metric, items, margin, ties)
+    table = effects(runs, metric, items, margin, axes)
     return table.assign(exploratory=study is not None and study.is_exploratory)
 
 
@@ -67,7 +67,7 @@ def study_summary(
     """
     runs = runs_with_base_loss(read)
     runs = runs[runs["study"] == name]
-    axes = _axes(study) if study else varied_axes(runs)
+    axes = study.sweep.fields if study else varied_axes(runs)
     return summary(runs, metric, axes, _item_scores(read, metric), margin)
 
 
@@ -79,7 +79,7 @@ def best_combinations(
     best: dict[str, dict[str, Any]] = {}
     for study in studies:
         own = runs[runs["study"] == study.name]
-        table = summary(own, metric, _axes(study), items, with_verdicts=False)
+        table = summary(own, metric, study.sweep.fields, items, with_verdicts=False)
         if table["is_best"].any():
             row = table[table["is_best"]].iloc[0]
             best[study.name] = {name: row[name] for name in SUMMARY_COLUMNS}
@@ -90,7 +90,7 @@ def study_double_changes(read: Read, study: Study, metric: str = "val_loss") -> 
     """Return the pairs of a study's groups that differ by exactly two changes; see `double_changes`."""
     runs = runs_with_base_loss(read)
     runs = runs[runs["study"] == study.name]
-    return double_changes(runs, metric, _item_scores(read, metric), _axes(study))
+    return double_changes(runs, metric, _item_scores(read, metric), study.sweep.fields)
 
 
 def seeds_needed(
@@ -115,10 +115,6 @@ def seeds_needed(
     difference = math.log1p(difference) if noise.compared.is_log else difference
     likely, low, high = comparisons.seeds_range(max(known, key=lambda f: f.sd), difference)
     return low, likely, high
-
-
-def _axes(study: Study) -> list[tuple[str, ...]]:
-    return [axis.fields for axis in study.sweep.axes]
 
 
 def seed_noise(
@@ -185,7 +181,7 @@ def means(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
     runs = runs[runs["study"] == study.name]
     compared = "val_loss" if metric in MEASURED_METRICS else metric
     items = _item_scores(read, compared)
-    table = summary(runs, compared, _axes(study), items, with_verdicts=False)
+    table = summary(runs, compared, study.sweep.fields, items, with_verdicts=False)
     if metric not in MEASURED_METRICS:
         return table
     by_name = study_runs(read, study, metric).set_index("name")["value"]
@@ -206,8 +202,7 @@ def field_importance(read: Read, study: Study, metric: str = "val_loss") -> pd.D
     from core.studies.importance import importance  # imports Optuna
 
     direction = EFFECT_METRICS.get(metric, JUDGE_METRIC).direction
-    axes = [axis.fields for axis in study.sweep.axes]
-    return importance(study_runs(read, study, metric), axes, direction)
+    return importance(study_runs(read, study, metric), study.sweep.fields, direction)
 
 
 def runs_with_base_loss(read: Read, runs: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.config import LEARNING_FIELDS, RunConfig, condition
+from core.config import LEARNING_FIELDS, condition
 from core.errors import UserError
 from core.statistics import comparisons
 from core.statistics.comparisons import Direction
 from core.studies.pruning import PRUNED
+from core.studies.spacing import value_order
+from core.studies.sweep import MIN_SEEDS, Axes
 
 DEFAULT_TIES = (("lora_rank", "lora_alpha"),)
 """Settings that count as one change if they are equal to each other on both sides, as with alpha = rank."""
@@ -62,7 +64,7 @@ class Group:
     """Runs with the same learning settings.
 
     Args:
-        settings: learning settings by name; IRRELEVANT for those without an effect.
+        settings: learning settings and varied ones by name; IRRELEVANT for those without an effect.
         runs: the names of the runs, newest first.
         values: the metric by seed, without diverged runs.
         items: scores of all test items by seed, if the metric is measured on test items; nan for those without a score.
@@ -83,23 +85,25 @@ def effects(
     metric: str,
     items: pd.DataFrame | None = None,
     margin: float | None = None,
-    ties: Sequence[tuple[str, ...]] = (),
+    axes: Axes = (),
 ) -> pd.DataFrame:
     """Return one row per pair of groups that differ by one change; see EFFECT_COLUMNS.
 
     `context` holds the values of the settings that vary among the runs and that this pair shares. `low` and `high` are
     the bounds of the 95% interval of `difference` = to - from, in the unit of the metric. `q` is `p`, adjusted for the
-    number of rows. `diverged` and `pruned` count the runs on both sides that are excluded from the difference for these
-    reasons. Pruning removes the worse runs, so the differences between pruned groups are biased.
+    number of rows. `verdict` is undecided with fewer than MIN_SEEDS seeds. `diverged` and `pruned` count the runs on both
+    sides that are excluded from the difference for these reasons. Pruning removes the worse runs, so the differences
+    between pruned groups are biased.
 
     Args:
         runs: rows of `queries.results` with the column `base_loss`, the loss before the first step.
         metric: a key of EFFECT_METRICS, or a judge.
         items: scores of test items, for `exact` and judges: run, example, score.
         margin: differences below this count as equivalent; see `EffectMetric`.
-        ties: settings that were varied together.
+        axes: settings that a study varies. Settings that do not affect learning are compared only if they are varied.
     """
-    rows = [row for _, _, row in compared_pairs(grouped(runs, metric, items), metric, margin, ties)]
+    groups = grouped(runs, metric, items, axes)
+    rows = [row for _, _, row in compared_pairs(groups, metric, margin, axes)]
     table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
     # Otherwise pandas would turn 16 into 16.0 next to other settings.
     ends = {name: pd.Series([row[name] for row in rows], dtype=object) for name in ("from", "to")}
@@ -110,7 +114,7 @@ def compared_pairs(
     groups: Sequence[Group],
     metric: str,
     margin: float | None = None,
-    ties: Sequence[tuple[str, ...]] = (),
+    axes: Axes = (),
 ) -> list[tuple[Group, Group, dict[str, Any]]]:
     """Return the pairs of groups that differ by one change, each with its row of `effects`."""
     compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
@@ -119,7 +123,7 @@ def compared_pairs(
         raise UserError(f"margin = {margin:g}: must be greater than 0")
     varied = _varied([group.settings for group in groups])
     pairs, rows, estimates = [], [], []
-    for before, after, fields in _pairs(groups, [*ties, *DEFAULT_TIES]):
+    for before, after, fields in _pairs(groups, _ties(axes)):
         pairs.append((before, after))
         estimate = compare(before, after, compared.is_log)
         seeds = len(before.values.keys() & after.values.keys())
@@ -142,7 +146,9 @@ def compared_pairs(
     q_values = comparisons.adjusted([row["p"] for row in rows])
     for row, estimate, q in zip(rows, estimates, q_values, strict=True):
         row["q"] = q
-        row["verdict"] = comparisons.verdict(estimate, q, margin, compared.direction)
+        has_seeds = row["seeds"] >= MIN_SEEDS
+        verdict = comparisons.verdict(estimate, q, margin, compared.direction)
+        row["verdict"] = verdict if has_seeds else "undecided"
     return [(*pair, row) for pair, row in zip(pairs, rows, strict=True)]
 
 
@@ -150,7 +156,7 @@ def double_changes(
     runs: pd.DataFrame,
     metric: str,
     items: pd.DataFrame | None = None,
-    ties: Sequence[tuple[str, ...]] = (),
+    axes: Axes = (),
 ) -> pd.DataFrame:
     """Return one row per pair of groups that differ by exactly two changes; see DOUBLE_CHANGE_COLUMNS.
 
@@ -158,10 +164,10 @@ def double_changes(
     the two changes as (field, from, to), and the other columns are those of `effects`.
     """
     is_log = EFFECT_METRICS.get(metric, JUDGE_METRIC).is_log
-    groups = grouped(runs, metric, items)
+    groups = grouped(runs, metric, items, axes)
     varied = _varied([group.settings for group in groups])
     rows = []
-    for before, after, *changes in _double_pairs(groups, [*ties, *DEFAULT_TIES]):
+    for before, after, *changes in _double_pairs(groups, _ties(axes)):
         fields = {field for change in changes for field in change}
         estimate = compare(before, after, is_log, by_item=False)
         rows.append({
@@ -175,8 +181,10 @@ def double_changes(
     return pd.DataFrame(rows, columns=list(DOUBLE_CHANGE_COLUMNS))
 
 
-def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) -> list[Group]:
-    """Group ended runs by their learning settings. Of several runs with the same seed, the newest counts.
+def grouped(
+    runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None, axes: Axes = ()
+) -> list[Group]:
+    """Group ended runs by their learning settings and the varied ones. Of several with the same seed, the newest counts.
 
     Pruned runs do not form a group of their own. Runs whose config.json is damaged have no settings, so they are left out.
     """
@@ -187,14 +195,15 @@ def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) 
     ended = runs[(runs["status"] == "finished") | is_diverged | is_pruned]
     ended = ended.assign(diverged=is_diverged[ended.index], pruned=is_pruned[ended.index])
     scores = _scores_by_run(items)
-    relevant = pd.DataFrame(
-        {n: condition(n)(ended) for n in LEARNING_FIELDS}, index=ended.index
-    ).to_numpy(bool)
+    fields = compared_fields(axes)
+    relevant = pd.DataFrame({n: condition(n)(ended) for n in fields}, index=ended.index).to_numpy(
+        bool
+    )
     columns = ["name", "seed", "diverged", "pruned", *({metric, "val_set"} & {*ended.columns})]
     measured = ended[columns].to_dict("records")
     run_names = ended["name"].tolist()
     members: dict[tuple[Any, ...], list[int]] = {}
-    for row, key in enumerate(setting_keys(ended)):
+    for row, key in enumerate(setting_keys(ended, fields)):
         members.setdefault(key, []).append(row)
     groups = []
     for key, rows in members.items():
@@ -226,9 +235,7 @@ def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) 
             continue
         named = {
             name: value if is_relevant else IRRELEVANT
-            for name, value, is_relevant in zip(
-                LEARNING_FIELDS, key, relevant[rows[0]], strict=True
-            )
+            for name, value, is_relevant in zip(fields, key, relevant[rows[0]], strict=True)
         }
         groups.append(
             Group(
@@ -246,9 +253,15 @@ def _scores_by_run(items: pd.DataFrame | None) -> dict[str, NDArray]:
     return dict(zip(table.index, table.to_numpy(float), strict=True))
 
 
-def setting_keys(runs: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Return the values of LEARNING_FIELDS for each run. Missing values are None."""
-    settings = runs[list(LEARNING_FIELDS)].astype(object)
+def compared_fields(axes: Axes) -> tuple[str, ...]:
+    """Return the settings by which groups differ: LEARNING_FIELDS, and any others that a study varies."""
+    varied = [name for axis in axes for name in axis]
+    return (*LEARNING_FIELDS, *(name for name in varied if name not in LEARNING_FIELDS))
+
+
+def setting_keys(runs: pd.DataFrame, fields: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the values of some settings for each run. Missing values are None."""
+    settings = runs[list(fields)].astype(object)
     settings = settings.where(settings.notna(), None)
     return [tuple(row) for row in settings.itertuples(index=False, name=None)]
 
@@ -277,8 +290,13 @@ def has_been_pruned(runs: pd.DataFrame) -> pd.Series:
     return (runs["status"] == "stopped") & runs["reason"].fillna("").str.startswith(PRUNED)
 
 
+def _ties(axes: Axes) -> list[tuple[str, ...]]:
+    return [*(axis for axis in axes if len(axis) > 1), *DEFAULT_TIES]
+
+
 def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [name for name in LEARNING_FIELDS if len({repr(s[name]) for s in settings}) > 1]
+    fields = settings[0] if settings else ()
+    return [name for name in fields if len({repr(s[name]) for s in settings}) > 1]
 
 
 def _pairs(
@@ -287,7 +305,9 @@ def _pairs(
     """Yield pairs of groups that differ by one change, smaller or default values first, and the changed settings."""
     for pair, fields in _differing_pairs(groups, max([1, *(len(tie) for tie in ties)])):
         if change := _one_change(fields, pair, ties):
-            first, second = sorted(pair, key=lambda group: _order(change[0], group))
+            first, second = sorted(
+                pair, key=lambda group: value_order(change[0], group.settings[change[0]])
+            )
             yield first, second, change
 
 
@@ -303,7 +323,9 @@ def _double_pairs(
                 continue
             rest = tuple(field for field in fields if field not in change)
             if other := _one_change(rest, pair, ties):
-                first, second = sorted(pair, key=lambda group: _order(change[0], group))
+                first, second = sorted(
+                    pair, key=lambda group: value_order(change[0], group.settings[change[0]])
+                )
                 yield first, second, change, other
                 break
 
@@ -312,19 +334,20 @@ def _differing_pairs(
     groups: Sequence[Group], most: int
 ) -> Iterator[tuple[tuple[Group, Group], tuple[str, ...]]]:
     """Yield pairs of groups that differ in one to `most` settings, and these settings."""
+    names = [*groups[0].settings] if groups else []
     codes = np.array(
         [
-            [-1 if group.settings[n] is IRRELEVANT else hash(group.settings[n]) for n in LEARNING_FIELDS]
+            [-1 if group.settings[n] is IRRELEVANT else hash(group.settings[n]) for n in names]
             for group in groups
         ],
         dtype=np.int64,
-    ).reshape(len(groups), len(LEARNING_FIELDS))  # fmt: skip
+    ).reshape(len(groups), len(names))  # fmt: skip
     for i in range(len(groups)):
         # Ignore settings that have no effect on one side: another setting that differs turns them off.
         differs = (codes[i] != codes[i + 1 :]) & (codes[i] != -1) & (codes[i + 1 :] != -1)
         counts = differs.sum(axis=1)
         for offset in np.flatnonzero((counts > 0) & (counts <= most)):
-            fields = tuple(itertools.compress(LEARNING_FIELDS, differs[offset]))
+            fields = tuple(itertools.compress(names, differs[offset]))
             yield (groups[i], groups[i + 1 + int(offset)]), fields
 
 
@@ -340,16 +363,6 @@ def _one_change(
         ):
             return tie
     return None
-
-
-def _order(field: str, group: Group) -> tuple[bool, bool, Any]:
-    """Return a sort key: numbers by size with None first, other values with the default first."""
-    value = group.settings[field]
-    if value is None:
-        return False, False, 0.0
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return True, False, float(value)
-    return True, value != RunConfig.model_fields[field].default, str(value)
 
 
 def compare(before: Group, after: Group, is_log: bool, by_item: bool = True) -> comparisons.Effect:

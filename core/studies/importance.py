@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, create_trial
 from core.errors import UserError
 from core.statistics.comparisons import CONFIDENCE_LEVEL, Direction
 from core.studies.spacing import is_log_spaced
+from core.studies.sweep import Axes
 
 TOP_SHARE = 1 / 3
 """Fraction of the runs that count as the best."""
@@ -32,14 +33,14 @@ RESAMPLES = 200
 COLUMNS = ("field", "importance", "low", "high", "n", "above_chance")
 
 
-def importance(
-    runs: pd.DataFrame, axes: Sequence[tuple[str, ...]], direction: Direction
-) -> pd.DataFrame:
+def importance(runs: pd.DataFrame, axes: Axes, direction: Direction) -> pd.DataFrame:
     """Return the importance of each varied setting, the most important first.
 
     Columns: field, importance, low, high, n, above_chance. The importances sum to 1. `low` and `high` bound the 95%
-    interval from a bootstrap of the runs, and `n` is the number of runs. `above_chance` says whether the unscaled
-    importance exceeds the largest importance of any setting in 95% of random permutations of the metric.
+    interval from a bootstrap, and `n` is the number of runs. `above_chance` says whether the unscaled importance exceeds
+    the largest importance of any setting in 95% of random permutations of the metric. Both keep the runs of a
+    combination together, because its seeds are not independent results for its settings: with three seeds, permuting
+    single runs made 20% of the irrelevant settings of a random sweep stand out.
 
     Args:
         runs: settings, `value` (the metric) and `diverged`. Diverged runs count as the worst.
@@ -59,12 +60,14 @@ def importance(
         raise UserError("Importance compares settings, but only one varies between these runs.")
     trials = _trials(runs, varied, _costs(runs, direction))
     names = ["=".join(fields) for fields in varied]
+    numbers = runs.groupby([fields[0] for fields in varied], dropna=False).ngroup().to_numpy()
+    combinations = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
     rng = np.random.default_rng(0)  # the same runs give the same intervals
     observed = _divergences(trials, names)
     resampled = np.array(
         [
-            _shares(_divergences([trials[i] for i in rng.integers(0, len(trials), len(trials))], names))
-            for _ in range(RESAMPLES)
+            _shares(_divergences([trials[i] for j in chosen for i in combinations[j]], names))
+            for chosen in rng.integers(0, len(combinations), (RESAMPLES, len(combinations)))
         ]
     )  # fmt: skip
     tails = (1 - CONFIDENCE_LEVEL) / 2
@@ -77,7 +80,7 @@ def importance(
         "low": np.minimum(low, shares),
         "high": np.maximum(high, shares),
         "n": len(runs),
-        "above_chance": observed > _chance(trials, names, rng),
+        "above_chance": observed > _chance(trials, combinations, names, rng),
     }
     return pd.DataFrame(table, columns=list(COLUMNS)).sort_values(
         "importance", ascending=False, kind="stable", ignore_index=True
@@ -158,13 +161,21 @@ def _shares(divergences: NDArray) -> NDArray:
     return divergences / total if total > 0 else np.full(len(divergences), 1 / len(divergences))
 
 
-def _chance(trials: list[FrozenTrial], names: Sequence[str], rng: np.random.Generator) -> float:
+def _chance(
+    trials: list[FrozenTrial],
+    combinations: Sequence[NDArray],
+    names: Sequence[str],
+    rng: np.random.Generator,
+) -> float:
     """Return the 95th percentile of the largest divergence if the metric does not depend on any setting."""
-    costs = [cast(float, trial.value) for trial in trials]
+    costs = np.array([cast(float, trial.value) for trial in trials])
     largest = []
     for _ in range(RESAMPLES):
-        for trial, cost in zip(trials, rng.permutation(costs), strict=True):
-            trial.value = float(cost)
+        order = rng.permutation(len(combinations))
+        for own, other in zip(combinations, order, strict=True):
+            # Combinations can have different numbers of runs.
+            for i, cost in zip(own, np.resize(costs[combinations[other]], len(own)), strict=True):
+                trials[i].value = float(cost)
         largest.append(_divergences(trials, names).max())
     rank = math.ceil(CONFIDENCE_LEVEL * (RESAMPLES + 1)) - 1
     return float(np.sort(largest)[rank])

@@ -126,11 +126,6 @@ def measure(runs: pd.DataFrame, metric: str, values: pd.Series) -> Noise:
     return Noise(metric, floors, own, others)
 
 
-def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
-    """Return the noise floors of a metric that is a column of `queries.results`; see `Noise.table`."""
-    return measure(runs, metric, runs[metric]).table()
-
-
 def groups(runs: pd.DataFrame) -> np.ndarray:
     """Return a number for each run, the same for runs that differ at most in their seed."""
     codes = [pd.factorize(runs[name], use_na_sentinel=True)[0] for name in LEARNING_FIELDS]

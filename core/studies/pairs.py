@@ -40,9 +40,3 @@ def pair_sweep(before: RunConfig, after: RunConfig, seeds: int) -> Sweep:
     identity = {"name": "", "parent": source.name or None, "notes": "", "tags": ()}
     base = source.changed(**identity, study=None, color="", archived=False)
     return Sweep(base, tuple(axes), tuple(range(source.seed, source.seed + seeds)))
-
-
-def axis_text(axis: Axis) -> str:
-    """Return an axis in the format of `parse_axis`, such as `lr=0.0001,0.001`."""
-    texts = ["none" if value is None else str(value) for value in axis.values]
-    return f"{axis.name}={','.join(texts)}"

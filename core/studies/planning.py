@@ -13,14 +13,14 @@ from typing import Any
 import pandas as pd
 
 from core import allowed_paths
-from core.config import RunConfig
+from core.config import RunConfig, is_relevant
 from core.errors import ConfigError, Problem, UserError
 from core.planning import preflight
 from core.planning.preflight import Plan
 from core.run.uploads import uploads_path
 from core.studies import study
 from core.studies.reuse import identical_runs
-from core.studies.sweep import Sweep
+from core.studies.sweep import Sweep, products
 
 FREE_SETTINGS = frozenset({
     *("lr", "schedule", "min_lr", "decay_fraction", "warmup_fraction", "warmup_start"),
@@ -169,21 +169,15 @@ def plan_sweep(
             sweep.base.changed(seed=seed)
         invalid = _contradictions(sweep)
         sweep = _without(sweep, invalid)
-        checks: dict[RunConfig, Plan] = {}
-        while True:
-            combinations = sweep.combinations()
-            plans = [_checked(runs_dir, sweep.base.changed(**v), checks) for v in combinations]
-            if shared := _shared_problems(plans):
-                return SweepPlan(name, sweep, (), (), tuple(shared), tuple(invalid))
-            too_large = [
-                InvalidCombination(values, tuple(plan.problems))
-                for values, plan in zip(combinations, plans, strict=True)
-                if plan.problems
-            ]
-            if not too_large:
-                break
-            invalid += too_large
-            sweep = _without(sweep, too_large)  # a random subset is now another one
+        checks: dict[tuple[Any, ...], Plan] = {}
+        combinations, plans = _planned(runs_dir, sweep, checks)
+        if shared := _shared_problems(plans):
+            return SweepPlan(name, sweep, (), (), tuple(shared), tuple(invalid))
+        if any(plan.problems for plan in plans):
+            refused = _refused(runs_dir, sweep, checks)
+            invalid += refused
+            sweep = _without(sweep, refused)  # a random subset is now another one
+            combinations, plans = _planned(runs_dir, sweep, checks)
     except UserError as error:
         return SweepPlan(name, sweep, problems=(str(error),))
     problems = []
@@ -222,10 +216,7 @@ def _contradictions(sweep: Sweep) -> list[InvalidCombination]:
     Only the first MAX_CHECKED are checked. If others are invalid, the study cannot be launched.
     """
     invalid = []
-    products = itertools.product(*(axis.values for axis in sweep.axes))
-    for chosen in itertools.islice(products, MAX_CHECKED):
-        axes = zip(sweep.axes, chosen, strict=True)
-        values = {field: value for axis, value in axes for field in axis.fields}
+    for values in itertools.islice(products(sweep.axes), MAX_CHECKED):
         try:
             sweep.base.changed(**values)
         except ConfigError as error:
@@ -238,10 +229,39 @@ def _without(sweep: Sweep, invalid: Sequence[InvalidCombination]) -> Sweep:
     return replace(sweep, excluded=(*sweep.excluded, *excluded))
 
 
-def _checked(runs_dir: Path, config: RunConfig, checks: dict[RunConfig, Plan]) -> Plan:
+def _planned(
+    runs_dir: Path, sweep: Sweep, checks: dict[tuple[Any, ...], Plan]
+) -> tuple[list[dict[str, Any]], list[Plan]]:
+    """Return the combinations of a sweep and their plans. Raises UserError if there are none."""
+    combinations = sweep.combinations()
+    plans = [_checked(runs_dir, sweep.base.changed(**v), checks) for v in combinations]
+    return combinations, plans
+
+
+def _refused(
+    runs_dir: Path, sweep: Sweep, checks: dict[tuple[Any, ...], Plan]
+) -> list[InvalidCombination]:
+    """Return all combinations with problems, including those that a random subset does not contain."""
+    refused = []
+    for values in products(sweep.axes, sweep.excluded):
+        plan = _checked(runs_dir, sweep.base.changed(**values), checks)
+        if plan.problems:
+            refused.append(InvalidCombination(values, tuple(plan.problems)))
+    return refused
+
+
+def _check_key(config: RunConfig) -> tuple[Any, ...]:
+    """Return the settings that matter for a check."""
+    values = config.model_dump()
+    return tuple(
+        str(value) if name not in FREE_SETTINGS and is_relevant(name, values) else None
+        for name, value in values.items()
+    )
+
+
+def _checked(runs_dir: Path, config: RunConfig, checks: dict[tuple[Any, ...], Plan]) -> Plan:
     """Check a run. `checks` caches the result by the settings that matter."""
-    fixed = {name: RunConfig.model_fields[name].default for name in FREE_SETTINGS}
-    key = config.model_copy(update=fixed)
+    key = _check_key(config)
     if key not in checks:
         outside = allowed_paths.problems(config.model_dump(), uploads_path(runs_dir))
         checks[key] = Plan(outside) if outside else preflight.check(config, runs_dir)

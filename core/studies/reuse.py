@@ -15,6 +15,9 @@ from core.studies import study as studies_on_disk
 from core.studies.study import Study
 from core.studies.sweep import Member, Sweep
 
+INDEXED = frozenset({"base_model", "dataset", "method", "batch_size", "epochs"})
+"""Settings that are compared in the index first. They always have an effect."""
+
 
 def identical_runs(
     runs_dir: Path, sweep: Sweep, members: Sequence[Member], runs: pd.DataFrame
@@ -26,7 +29,10 @@ def identical_runs(
     Args:
         runs: `queries.results`.
     """
+    varied = {name for fields in sweep.fields for name in fields}
     candidates = runs[(runs["status"] == "finished") & runs["study"].isna()]
+    for name in INDEXED - varied:  # reading the settings of all runs would take seconds
+        candidates = candidates[candidates[name] == getattr(sweep.base, name)]
     by_settings: dict[tuple[Any, ...], str] = {}
     for name in candidates.loc[candidates["seed"].isin(sweep.seeds), "name"]:
         with contextlib.suppress(UserError):  # deleted in the meantime

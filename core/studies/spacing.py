@@ -1,9 +1,11 @@
-"""The spacing of the values of a setting. Independent of studies and runs."""
+"""The order and the spacing of the values of a setting. Independent of studies and runs."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from core.config import RunConfig
 
 
 def is_log_spaced(values: Sequence[Any]) -> bool:
@@ -17,3 +19,12 @@ def is_log_spaced(values: Sequence[Any]) -> bool:
         return bool(distinct[1] / distinct[0] >= 3)
     linear, log = np.diff(distinct), np.diff(np.log(distinct))
     return bool(log.std() / log.mean() < linear.std() / linear.mean())
+
+
+def value_order(field: str, value: Any) -> tuple[bool, float, bool, str]:
+    """Sort key for the values of a setting: None first, numbers by size, other values with the default first."""
+    if value is None:
+        return False, 0.0, False, ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return True, float(value), False, ""
+    return True, 0.0, value != RunConfig.model_fields[field].default, str(value)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -150,6 +150,7 @@ def extended(
     axis: str = "",
     values: Sequence[Any] = (),
     more_runs: int = 0,
+    taken: Collection[str] = (),
 ) -> Study:
     """Return the study with more seeds, or with more values on one axis. Existing runs are kept.
 
@@ -157,6 +158,7 @@ def extended(
 
     Args:
         more_runs: number of runs to add to the maximum of a search.
+        taken: names that new runs cannot have; see `taken_names`.
 
     Raises:
         UserError: nothing would be added, or the axis is unknown.
@@ -188,7 +190,7 @@ def extended(
         raise UserError("nothing to add: specify a number of seeds or new values")
     combinations = study.combinations if sweep.mode == "search" else sweep.combinations()
     sweep.search_space()  # raises UserError if a value is invalid
-    return with_combinations(replace(study, sweep=sweep), combinations)
+    return with_combinations(replace(study, sweep=sweep), combinations, taken)
 
 
 def check_repeated(study: Study, sweep: Sweep) -> None:
@@ -219,18 +221,32 @@ def check_repeated(study: Study, sweep: Sweep) -> None:
         raise UserError(f"study = {name!r} has max_runs = {planned.max_runs}; {hint}")
 
 
-def with_combinations(study: Study, combinations: Sequence[Mapping[str, Any]]) -> Study:
-    """Return the study with members for all seeds of these combinations. Existing members are kept."""
+def taken_names(runs_dir: Path) -> set[str]:
+    """Return the names of all runs, including damaged ones. A run that is not part of a study can have such a name."""
+    with contextlib.suppress(FileNotFoundError):
+        return {entry.name for entry in os.scandir(runs_dir)}
+    return set()
+
+
+def with_combinations(
+    study: Study, combinations: Sequence[Mapping[str, Any]], taken: Collection[str] = ()
+) -> Study:
+    """Return the study with members for all seeds of these combinations. Existing members are kept.
+
+    Args:
+        taken: names that new runs cannot have.
+    """
     existing = {(key(member.values), member.seed) for member in study.members}
     added = [
         (seed, values)
         for seed, values in itertools.product(study.sweep.seeds, combinations)
         if (key(values), seed) not in existing
     ]
-    number = max(_number(member.name) for member in study.members)
+    numbers = itertools.count(max(_number(member.name) for member in study.members) + 1)
+    names = (name for number in numbers if (name := f"{study.name}-{number}") not in taken)
     members = [
-        Member(f"{study.name}-{number + i}", dict(values), seed)
-        for i, (seed, values) in enumerate(added, 1)
+        Member(name, dict(values), seed)
+        for (seed, values), name in zip(added, names, strict=False)  # the names never end
     ]
     return replace(study, members=(*study.members, *members), is_complete=False)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from core.colors import PALETTE
-from core.config import LEARNING_FIELDS, RunConfig
+from core.config import LEARNING_FIELDS
 from core.statistics import comparisons
 from core.studies.effects import (
     DEFAULT_TIES,
@@ -21,6 +21,7 @@ from core.studies.effects import (
     JUDGE_METRIC,
     Group,
     compare,
+    compared_fields,
     compared_pairs,
     grouped,
     has_been_pruned,
@@ -28,14 +29,14 @@ from core.studies.effects import (
     in_units,
     setting_keys,
 )
+from core.studies.spacing import value_order
+from core.studies.sweep import MIN_SEEDS, Axes
 
 SUMMARY_COLUMNS = (
     "settings", "runs", "number", "color", "n", "mean", "sd", "low", "high", "is_best",
     "difference", "difference_low", "difference_high", "verdict",
     "diverged", "diverged_runs", "pruned", "failed", "unfinished", "relative_update",
 )  # fmt: skip
-MIN_SEEDS_FOR_VERDICT = 2
-"""With a single seed, even a verdict across test items holds for that seed only."""
 OPPOSITE = {"better": "worse", "worse": "better"}
 LIMITS = {"exact": (0.0, 1.0)}
 """Smallest and largest value of a metric. Judges score from 0 to 100."""
@@ -45,7 +46,7 @@ JUDGE_LIMITS = (0.0, 100.0)
 def summary(
     runs: pd.DataFrame,
     metric: str,
-    axes: Sequence[tuple[str, ...]],
+    axes: Axes,
     items: pd.DataFrame | None = None,
     margin: float | None = None,
     with_verdicts: bool = True,
@@ -72,7 +73,7 @@ def summary(
         with_verdicts: whether to compare all pairs, which takes time.
     """
     runs = runs[runs["seed"].notna()]
-    groups = grouped(runs, metric, items)
+    groups = grouped(runs, metric, items, axes)
     by_run = {name: group for group in groups for name in group.runs}
     rows = _rows(runs, axes, by_run, metric)
     best = _best(rows, metric)
@@ -90,7 +91,7 @@ def summary(
 
 def varied_axes(runs: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return the settings that differ between runs as axes, for a study whose file is damaged."""
-    keys = setting_keys(runs[runs["seed"].notna()])
+    keys = setting_keys(runs[runs["seed"].notna()], LEARNING_FIELDS)
     columns = dict(zip(LEARNING_FIELDS, zip(*keys, strict=True), strict=True)) if keys else {}
     varied = [name for name, values in columns.items() if len({*map(repr, values)}) > 1]
     ties = [t for t in DEFAULT_TIES if {*t} <= {*varied} and len({columns[n] for n in t}) == 1]
@@ -99,11 +100,12 @@ def varied_axes(runs: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def _rows(
-    runs: pd.DataFrame, axes: Sequence[tuple[str, ...]], by_run: Mapping[str, Group], metric: str
+    runs: pd.DataFrame, axes: Axes, by_run: Mapping[str, Group], metric: str
 ) -> list[dict[str, Any]]:
     """Return the rows in the order of creation, each with its group, without comparisons."""
+    fields = compared_fields(axes)
     members: dict[tuple[Any, ...], list[int]] = {}
-    for position, key in enumerate(setting_keys(runs)):
+    for position, key in enumerate(setting_keys(runs, fields)):
         members.setdefault(key, []).append(position)
     names, seeds = runs["name"].tolist(), runs["seed"].tolist()
     outcomes = _outcomes(runs)
@@ -111,7 +113,7 @@ def _rows(
     oldest_first = sorted(members.items(), key=lambda item: -item[1][-1])
     rows = []
     for number, (key, positions) in enumerate(oldest_first):
-        values = dict(zip(LEARNING_FIELDS, key, strict=True))
+        values = dict(zip(fields, key, strict=True))
         newest = {seeds[position]: position for position in reversed(positions)}
         found = sorted(newest.values())
         counts = Counter(outcomes[position] for position in found)
@@ -185,13 +187,12 @@ def _verdicts(
     best: Group,
     metric: str,
     margin: float | None,
-    axes: Sequence[tuple[str, ...]],
+    axes: Axes,
 ) -> dict[int, str]:
     """Return the verdicts on the groups that differ from the best one in one change, by the group's ID."""
-    ties = [axis for axis in axes if len(axis) > 1]
     verdicts: dict[int, str] = {}
-    for before, after, row in compared_pairs(groups, metric, margin, ties):
-        if row["seeds"] < MIN_SEEDS_FOR_VERDICT:
+    for before, after, row in compared_pairs(groups, metric, margin, axes):
+        if row["seeds"] < MIN_SEEDS:
             continue
         verdict = row["verdict"]
         if before is best:
@@ -216,12 +217,3 @@ def _compare_to_best(
             "difference_high": bounds["high"],
             "verdict": verdicts.get(id(row["group"])),
         }
-
-
-def value_order(field: str, value: Any) -> tuple[bool, float, bool, str]:
-    """Return a sort key for a setting's values: None first, numbers by size, other values with the default first."""
-    if value is None:
-        return False, 0.0, False, ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return True, float(value), False, ""
-    return True, 0.0, value != RunConfig.model_fields[field].default, str(value)

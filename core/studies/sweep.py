@@ -8,7 +8,7 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,10 @@ from core.config import IDENTITY_FIELDS, RunConfig, base_type, is_relevant
 from core.errors import ConfigError, UserError
 
 Mode = Literal["grid", "random", "search"]
+Axes = Sequence[tuple[str, ...]]
+"""Varied settings. Those that vary together are in one tuple."""
+MIN_SEEDS = 2
+"""Number of seeds that a verdict needs. With one, even a verdict across test items holds for that seed only."""
 SEARCH_METRICS = ("val_loss", "best_val_loss", "subset_loss", "exact")
 """Metrics that a search can improve."""
 STARTUP_COMBINATIONS = 5
@@ -25,7 +29,7 @@ STARTUP_COMBINATIONS = 5
 MAX_RUNS = 2000
 """Maximum number of runs in a sweep. More are usually a mistake, such as one axis too many."""
 MAX_COMBINATIONS = 5000
-"""Maximum number of combinations from which a random sweep or a search chooses."""
+"""Maximum number of combinations from which a random sweep or a search chooses, and of values of a setting."""
 RANGE = re.compile(r"(log\s+)?(\S+?)\s*\.\.\s*(\S+?)\s*x\s*(\d+)")
 """A range of values, such as `log 1e-5..1e-2 x 7`."""
 RANGE_DIGITS = 3
@@ -89,6 +93,11 @@ class Sweep:
     metric: str = "val_loss"
     prune: bool = False
     excluded: tuple[tuple[Any, ...], ...] = ()
+
+    @property
+    def fields(self) -> list[tuple[str, ...]]:
+        """The varied settings."""
+        return [axis.fields for axis in self.axes]
 
     @property
     def max_combinations(self) -> int:
@@ -172,15 +181,22 @@ class Sweep:
         return [combinations[i] for i in sorted(chosen)]
 
 
+def products(
+    axes: Sequence[Axis], excluded: Collection[tuple[Any, ...]] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield all combinations of values as settings, valid or not, without the excluded ones."""
+    left_out = {*excluded}
+    for values in itertools.product(*(axis.values for axis in axes)):
+        if values not in left_out:
+            pairs = zip(axes, values, strict=True)
+            yield {field: value for axis, value in pairs for field in axis.fields}
+
+
 @functools.lru_cache(maxsize=8)  # a search needs the same combinations repeatedly
 def _distinct_combinations(
     base: RunConfig, axes: tuple[Axis, ...], excluded: tuple[tuple[Any, ...], ...]
 ) -> list[dict[str, Any]]:
-    combinations = [
-        {field: value for axis, value in zip(axes, values, strict=True) for field in axis.fields}
-        for values in itertools.product(*(axis.values for axis in axes))
-        if values not in {*excluded}
-    ]
+    combinations = [*products(axes, excluded)]
     if not combinations:
         raise UserError("every combination is excluded; use other values")
     configs = _parse(base, combinations)
@@ -241,6 +257,10 @@ def parse_values(field: str, text: str) -> list[Any]:
         if match
         else [value.strip() for value in text.split(",") if value.strip()]
     )
+    if len(texts) > MAX_COMBINATIONS:
+        raise UserError(
+            f"axis {field}: {len(texts):,} values: can have at most {MAX_COMBINATIONS:,}"
+        )
     return typed_values(field, texts)
 
 
@@ -278,6 +298,8 @@ def _range(field: str, match: re.Match[str]) -> list[Any]:
         raise UserError(
             f"axis {field}: {match[0]!r} must go from a smaller to a larger value and have at least 2 values"
         )
+    if n > MAX_COMBINATIONS:
+        raise UserError(f"axis {field}: {match[0]!r} can have at most {MAX_COMBINATIONS:,} values")
     points = np.geomspace(low, high, n) if is_log else np.linspace(low, high, n)
     if base_type(RunConfig.model_fields[field]) is int:
         return [*dict.fromkeys(round(float(point)) for point in points)]

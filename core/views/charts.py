@@ -240,7 +240,7 @@ def many_runs(figure: Figure, groups: Mapping[str, str], colors: Mapping[str, st
         thin = {"line": line, "marker": {**trace.get("marker", {}), "size": 3, **own}}
         data.append({**trace, **thin, "legendgroup": group, "showlegend": False})
     for group, color in colors.items():
-        entry = {"name": html.escape(group, quote=False), "legendgroup": group, "showlegend": True}
+        entry = {"name": plain(group), "legendgroup": group, "showlegend": True}
         place = {"type": "scatter", "x": [None], "y": [None], "mode": "lines", "xaxis": "x", "yaxis": "y"}  # fmt: skip
         data.append({**entry, **place, "line": {"color": color, "width": 3}})
     layout = {**figure["layout"], "hovermode": "closest", "showlegend": bool(colors)}
@@ -435,7 +435,7 @@ def intervals(
     mean, low, high = (
         np.array([row[k] for row in rows_with_mean], float) for k in ("mean", "low", "high")
     )
-    names = [html.escape(row["run"], quote=False) for row in rows_with_mean]
+    names = [plain(row["run"]) for row in rows_with_mean]
     points = [
         {
             "type": "scatter",
@@ -479,7 +479,7 @@ def score_histogram(
             "type": "bar",
             "x": np.arange(5, 100, 10),
             "y": np.histogram(values, np.arange(0, 101, 10))[0],
-            "name": html.escape(run, quote=False),
+            "name": plain(run),
             "marker": {"color": (colors or {}).get(run, PALETTE[i % len(PALETTE)])},
             "hovertemplate": "%{y}",
         }
@@ -550,7 +550,7 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
         "type": "scatter",
         "x": x.to_numpy(),
         "y": values,
-        "name": html.escape(run, quote=False),
+        "name": plain(run),
         "legendgroup": run,
         "mode": "lines",
         "line": line,
@@ -574,3 +574,8 @@ def _isolated(values: np.ndarray) -> np.ndarray:
     finite = np.isfinite(values)
     padded = np.concatenate([[False], finite, [False]])
     return finite & ~padded[:-2] & ~padded[2:]
+
+
+def plain(text: str) -> str:
+    """Escape text that Plotly would interpret as HTML."""
+    return html.escape(text, quote=False)

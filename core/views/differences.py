@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from core.config import LEARNING_FIELDS, NOISE_FIELDS, is_relevant
-from core.views.formats import DASH, setting_text
+from core.studies.sweep import MIN_SEEDS
+from core.views.formats import difference_text, plural, setting_text
 from core.views.report import LOSS_FIELDS, TEST_SET_FIELDS
 from core.views.tables import is_missing
 
@@ -56,7 +57,7 @@ def differences(
 
 def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -> pd.Series:
     """Return a mask of the other runs whose metric was measured in the same way as the reference's."""
-    names = [*(LOSS_FIELDS if metric in LOSSES else TEST_SET_FIELDS)]
+    names = [*_example_fields(metric)]
     names += {"val_loss": ["val_set"], "best_val_loss": ["eval_examples"]}.get(metric, [])
     mask = (runs["name"] != reference["name"]) & (runs["status"] == FINISHED)
     if reference["status"] != FINISHED:
@@ -67,13 +68,9 @@ def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -
     return mask
 
 
-def difference_text(metric: str, value: float | None) -> str:
-    """Format a difference, such as `+0.0123` for a loss, `-1.5 pp` (percentage points) for exact answers, or `+2.0`."""
-    if value is None or is_missing(value):
-        return DASH
-    if metric in LOSSES:
-        return f"{value:+.4f}"
-    return f"{100 * value:+.1f} pp" if metric == EXACT else f"{value:+.1f}"
+def _example_fields(metric: str) -> tuple[str, ...]:
+    """Return the settings that determine the examples on which a metric is measured."""
+    return LOSS_FIELDS if metric in LOSSES else TEST_SET_FIELDS
 
 
 def size_text(metric: str, value: float) -> str:
@@ -127,7 +124,7 @@ def pair_sentence(
         return f"{difference}. {ONE_PAIR}"
     repeats = sum(int(floor.df) for floor in {noise.pooled(a), noise.pooled(b)})
     limit = size_text(noise.metric, noise.limit(a, b))
-    known = f"(up to {limit}, estimated from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
+    known = f"(up to {limit}, estimated from {plural(repeats, 'repeat')})"
     if noise.size(before, after) <= noise.limit(a, b):
         return f"{difference}, within the noise of two single runs {known}."
     return f"{difference}, more than the noise of two single runs {known}. A verdict needs exactly one changed setting, and several seeds for each of its two values."
@@ -138,6 +135,8 @@ def effect_text(
 ) -> str:
     """Return the effect of the change from one run to another, if several seeds of both settings have been trained.
 
+    Empty if the change determines the examples on which the metric is measured, so that its values are not comparable.
+
     For example `-0.0123 (-0.0150 to -0.0096), better, 3 seeds`.
     """
     changed = [
@@ -145,11 +144,12 @@ def effect_text(
         for name in LEARNING_FIELDS
         if is_relevant(name, old) and is_relevant(name, new) and _plain(old[name]) != _plain(new[name])
     ]  # fmt: skip
-    if not changed:
+    if not changed or {*changed} & {*_example_fields(metric)}:
         return ""
     for effect in effects[effects["field"].str.count("=") == len(changed) - 1].to_dict("records"):
         names = str(effect["field"]).split("=")
-        if {*names} != {*changed} or is_missing(effect["low"]):
+        is_settled = effect["seeds"] >= MIN_SEEDS and not is_missing(effect["low"])
+        if {*names} != {*changed} or not is_settled:
             continue
         ends = _plain(effect["from"]), _plain(effect["to"])
         before, after = _plain(old[names[0]]), _plain(new[names[0]])
@@ -180,7 +180,7 @@ def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> st
     """Describe a noise floor, such as `Seed-to-seed sd 0.31% (95% interval 0.24% to 0.43%), from 24 repeats`."""
     sd, low, high = (size_text(metric, value) for value in (floor.sd, floor.low, floor.high))
     of = ", ".join(setting_text(value) for value in kind)
-    repeats = "1 repeat" if floor.df == 1 else f"{floor.df:,.0f} repeats"
+    repeats = plural(round(floor.df), "repeat")
     return f"Seed-to-seed sd {sd} (95% interval {low} to {high}), from {repeats}" + (
         f" ({of})." if of else "."
     )

@@ -4,7 +4,6 @@ Figures are plain dicts without a theme, as in `core.views.charts`. Contexts are
 the seeds of one combination of settings only.
 """
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -13,17 +12,15 @@ import numpy as np
 import pandas as pd
 
 from core.colors import PALETTE
-from core.config import RunConfig
 from core.metrics import RESULTS
 from core.studies.spacing import is_log_spaced
-from core.views.charts import CHART_HEIGHT_PX, GRAY, TITLE_FONT, Figure
-from core.views.formats import lowered, setting_text, value_text
+from core.studies.sweep import Axes
+from core.views.charts import CHART_HEIGHT_PX, GRAY, TITLE_FONT, Figure, plain
+from core.views.formats import axis_title, lowered, plural, setting_text, value_text
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.effects import EffectMetric
 
-Axes = Sequence[tuple[str, ...]]
-"""Varied settings. Those that vary together are in one tuple."""
 STUDY_CHART_HEIGHT_PX = 420
 MAX_TICKS = 12
 """A setting with more values gets the ticks of a numeric axis."""
@@ -35,11 +32,6 @@ SEED_GAP = 0.012
 """Distance between the dots of two runs with the same settings, as a fraction of the gap between two values."""
 EXTRA_RANGE = 0.12
 """Space above the worst value for diverged runs, as a fraction of the range."""
-
-
-def axis_title(fields: Sequence[str]) -> str:
-    """Return the titles of settings that vary together, such as "Rank = Alpha"."""
-    return " = ".join(str(RunConfig.model_fields[field].title) for field in fields)
 
 
 def metric_title(metric: str) -> str:
@@ -55,7 +47,7 @@ def settings_label(settings: Mapping[str, Any], but: str = "") -> str:
         but: an axis to leave out.
     """
     parts = [
-        f"{axis_title(axis.split('='))} {setting_text(value)}"
+        f"{axis_title(axis)} {setting_text(value)}"
         for axis, value in settings.items()
         if axis != but
     ]
@@ -164,13 +156,11 @@ def setting_effect(
         if color_axis and repr(value) not in listed:
             listed.add(repr(value))
             data[-1] |= {"showlegend": True, "name": plain(setting_text(value))}
-    figure = blank_figure(
-        data, f"{metric_title(metric)} by {_in_sentence(axis_title(axis.split('=')))}"
-    )
+    figure = blank_figure(data, f"{metric_title(metric)} by {lowered(axis_title(axis))}")
     layout = figure["layout"] | {"height": STUDY_CHART_HEIGHT_PX, "showlegend": bool(color_axis)}
     layout["legend"] |= {
         "title": {
-            "text": plain(axis_title(color_axis.split("=")) if color_axis else ""),
+            "text": plain(axis_title(color_axis) if color_axis else ""),
             "font": {"size": 12},
         }
     }
@@ -226,7 +216,7 @@ def pareto(
         )
         hovers = [
             f"{_hover_settings(row['settings'])}<br>{plain(metric_title(metric))}: {value_text(metric, row['mean'])}"
-            f"<br>{metric_title(cost)}: {value_text(cost, row['cost'])}<br>{_seeds(row['n'])}"
+            f"<br>{metric_title(cost)}: {value_text(cost, row['cost'])}<br>{plural(row['n'], 'seed')}"
             for row in rows
         ]
         data.append({
@@ -252,7 +242,7 @@ def importance_bars(table: pd.DataFrame) -> Figure:
     shares, low, high = (table[name].to_numpy(float) for name in ("importance", "low", "high"))
     bars = {
         "type": "bar", "orientation": "h", "x": shares.tolist(),
-        "y": [axis_title(field.split("=")) for field in table["field"]],
+        "y": [axis_title(field) for field in table["field"]],
         "marker": {"color": [PALETTE[0] if clear else GRAY for clear in table["above_chance"]]},
         "error_x": {
             "type": "data", "symmetric": False, "array": (high - shares).tolist(),
@@ -425,8 +415,8 @@ def _means(
         for bound in ("high", "low")
     )
     texts = [
-        f"{plain(axis_title(axis.split('=')))} {plain(setting_text(row['settings'][axis]))}<br>{hover}<br>"
-        f"mean {value_text(metric, row['mean'])}{_interval(row, metric)}<br>{_seeds(row['n'])}"
+        f"{plain(axis_title(axis))} {plain(setting_text(row['settings'][axis]))}<br>{hover}<br>"
+        f"mean {value_text(metric, row['mean'])}{_interval(row, metric)}<br>{plural(row['n'], 'seed')}"
         for row in members
     ]
     return {
@@ -441,10 +431,6 @@ def _interval(row: Mapping[str, Any], metric: str) -> str:
     if not math.isfinite(row["low"]) or not math.isfinite(row["high"]):
         return ""
     return f" (95% interval {value_text(metric, row['low'])} to {value_text(metric, row['high'])})"
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _edge(values: Sequence[float], direction: str, is_log: bool) -> float | None:
@@ -466,7 +452,7 @@ def _edge_label(edge: float, is_log: bool) -> Figure:
 
 
 def _setting_axis(axis: str, values: Sequence[Any], places: Sequence[float]) -> Figure:
-    title = {"text": plain(axis_title(axis.split("=")))}
+    title = {"text": plain(axis_title(axis))}
     step = max(1, math.ceil(len(values) / MAX_TICKS))
     texts = [plain(_rounded(value)) for value in values]
     margin = 0.4 * _smallest_gap(places)
@@ -505,16 +491,6 @@ def _value_colors(values: Sequence[Any]) -> dict[str, str]:
 
 def _hover_settings(settings: Mapping[str, Any]) -> str:
     return "<br>".join(plain(part) for part in settings_label(settings).split(" · "))
-
-
-def plain(text: str) -> str:
-    """Escape text that Plotly would interpret as HTML."""
-    return html.escape(text, quote=False)
-
-
-def _in_sentence(title: str) -> str:
-    """Return an axis title for use in a sentence, such as "rank = alpha"."""
-    return " = ".join(map(lowered, title.split(" = ")))
 
 
 def blank_figure(data: list[Figure], title: str) -> Figure:

@@ -4,6 +4,7 @@ Missing values are shown as a dash.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,40 @@ def setting_text(value: Any) -> str:
     return cell(value) or "none"
 
 
+def input_text(value: Any) -> str:
+    """Format a setting as text that parses back to it, such as `5e-5`, `none` or `2000`."""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    return setting_text(value)
+
+
+def difference_text(metric: str, value: float | None) -> str:
+    """Format a difference with its sign, such as `+0.0123` for a loss. Those of percentages are in percentage points."""
+    if value is None or is_missing(value):
+        return DASH
+    if value == 0:
+        return "0"
+    if metric not in RESULTS:
+        return f"{value:+.1f}"
+    format = RESULTS[metric].format
+    return f"{100 * value:+.1f} pp" if format == "percent" else f"{value:+{format[1:] or 'g'}}"
+
+
+def axis_title(axis: str | Sequence[str]) -> str:
+    """Return the titles of settings that vary together, such as "Rank = Alpha"; the names can be joined by `=`."""
+    names = axis.split("=") if isinstance(axis, str) else axis
+    return " = ".join(str(RunConfig.model_fields[name].title) for name in names)
+
+
 def lowered(title: str) -> str:
-    """Start a title with a lower-case letter, unless it starts with a name such as LoRA+ or DoRA."""
-    return title if title[1:2].isupper() or "RA" in title else title[:1].lower() + title[1:]
+    """Start titles joined by `=` with a lower-case letter, unless they are names such as LoRA+ or DoRA."""
+    words = title.split(" = ")
+    return " = ".join(w if w[1:2].isupper() or "RA" in w else w[:1].lower() + w[1:] for w in words)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 run" or "1,200 runs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def loss(value: float | None) -> str:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from core.config import LEARNING_FIELDS, RunConfig, is_relevant
 from core.views import changes, formats
-from core.views.differences import difference_text, differences, effect_text
-from core.views.formats import value_text
+from core.views.differences import differences, effect_text
+from core.views.formats import difference_text, plural, value_text
 from core.views.tables import is_missing, records
 
 if TYPE_CHECKING:  # imports SciPy
@@ -27,6 +27,7 @@ MAX_STUDY_NODES = 12
 """A study with more combinations is a single node."""
 MAX_CHANGES = 4
 """Maximum number of changes listed on an edge."""
+MAX_TOOLTIP_NAMES = 20
 MAX_NAME_CHARACTERS = 40
 SETTINGS = "settings group"
 """Key added to rows: a number shared by all runs with the same settings."""
@@ -254,7 +255,7 @@ def _node(group: _Group) -> Node:
         study = first["study"]
         return Node(f"Study {study}", names, "", _caption(rows), _link("studies?study=", study))
     others = len(rows) - 1
-    more = "" if is_single else f" + {others} {'run' if others == 1 else 'runs'}"
+    more = "" if is_single else f" + {plural(others, 'run')}"
     return Node(
         first["name"] + more, names, color, _caption(rows), _link("run?name=", first["name"])
     )
@@ -331,9 +332,9 @@ def _values(run: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
     return (" \u00b7 ".join(_cut(texts)),) if texts else ()
 
 
-def _cut(texts: Sequence[str]) -> tuple[str, ...]:
-    more = len(texts) - MAX_CHANGES
-    return (*texts[:MAX_CHANGES], *([f"and {more} more"] if more > 0 else []))
+def _cut(texts: Sequence[str], most: int = MAX_CHANGES) -> tuple[str, ...]:
+    more = len(texts) - most
+    return (*texts[:most], *([f"and {more:,} more"] if more > 0 else []))
 
 
 def dot(lineage: Lineage, theme: str, focus: str = "") -> str:
@@ -371,7 +372,8 @@ def _node_attributes(node: Node, colors: Mapping[str, str], focus: str) -> str:
     rows = [f'<TR><TD ALIGN="LEFT">{_literal(title)}</TD></TR>']
     if node.caption:
         rows.append(_cell(node.caption, colors["caption"], 11))
-    attributes = [f"label={_table(rows)}", f"tooltip={_quoted(', '.join(node.runs) or node.title)}"]
+    names = ", ".join(_cut(node.runs, MAX_TOOLTIP_NAMES))
+    attributes = [f"label={_table(rows)}", f"tooltip={_quoted(names or node.title)}"]
     attributes.append(f"URL={_quoted(node.link)}")
     if is_focus:
         attributes.append(f'color="{colors["focus"]}" penwidth=2')

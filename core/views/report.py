@@ -1,6 +1,6 @@
 """Rows for tables of models, settings, plans and runs, and for side-by-side answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +185,11 @@ def differing(frame: pd.DataFrame) -> list[str]:
 
 def incomparable(frame: pd.DataFrame) -> str | None:
     """Return a warning if the losses or scores of these runs may not be comparable, else None."""
-    varied = differing(frame[frame["dataset"].notna()])
+    return incomparable_settings(differing(frame[frame["dataset"].notna()]))
+
+
+def incomparable_settings(varied: Collection[str]) -> str | None:
+    """Return a warning if runs that differ in these settings may not be comparable, else None."""
     names = [name for name in varied if name in LOSS_FIELDS]
     titles = ", ".join(str(RunConfig.model_fields[name].title) for name in names)
     if not names:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.views.charts import Figure, stack
-from core.views.explore_charts import blank_figure, log_ticks, plain
+from core.views.charts import Figure, plain, stack
+from core.views.explore_charts import blank_figure, log_ticks
 from core.views.formats import setting_text
 
 

@@ -3,7 +3,6 @@
 Figures are plain dicts; see `core.views.charts`. Labels are escaped, because they can contain text from settings.
 """
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from core.views.charts import (
     GRAY,
     TITLE_FONT,
     Figure,
+    plain,
 )
 
 CURVE_HEIGHT_PX = 420
@@ -117,7 +117,7 @@ def seed_curves(
     data: list[Figure] = []
     for curve in curves:
         mean = means[curve.label]
-        name = html.escape(curve.label, quote=False)
+        name = plain(curve.label)
         base = {"type": "scatter", "mode": "lines", "legendgroup": curve.label, "x": mean["x"].to_numpy()}  # fmt: skip
         edge = {**base, "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
         data.append({**edge, "y": mean["low"].to_numpy()})
@@ -136,7 +136,7 @@ def seed_curves(
             line = {"color": curve.color, "width": 1, "dash": "dot"}
             data.append({
                 **base, "x": own["x"].to_numpy(), "y": own["y"].to_numpy(), "line": line,
-                "name": f"{html.escape(run, quote=False)} (diverged)", "showlegend": False,
+                "name": f"{plain(run)} (diverged)", "showlegend": False,
                 "hovertemplate": "%{y:.4~g}",
             })  # fmt: skip
     layout = {
@@ -187,7 +187,7 @@ def heat_map(
     rows = [[cells.get((column, row)) for column in x[1]] for row in y[1]]
     z = [[scale(c.value) if c and math.isfinite(c.value) else None for c in row] for row in rows]
     low, high = (scale(bound) for bound in span)
-    escaped = [[html.escape(value, quote=False) for value in values] for values in (x[1], y[1])]
+    escaped = [[plain(value) for value in values] for values in (x[1], y[1])]
     high = high if high > low else low + 1
     trace = {
         "type": "heatmap", "x": escaped[0], "y": escaped[1], "z": z,
@@ -212,8 +212,8 @@ def heat_map(
     layout = {
         **_layout(title, HEATMAP_MARGIN_PX + CELL_HEIGHT_PX * len(y[1])),
         "annotations": texts,
-        "xaxis": {**axis, "title": {"text": html.escape(x[0], quote=False)}},
-        "yaxis": {**axis, "title": {"text": html.escape(y[0], quote=False)}},
+        "xaxis": {**axis, "title": {"text": plain(x[0])}},
+        "yaxis": {**axis, "title": {"text": plain(y[0])}},
     }
     return {"data": [trace], "layout": layout}
 
@@ -242,7 +242,7 @@ def updates_by_metric(
         own = [row for row in rows if row["legend"] == label]
         is_diverged = [not math.isfinite(row["value"]) for row in own]
         data.append({
-            "type": "scatter", "mode": "markers", "name": html.escape(label, quote=False),
+            "type": "scatter", "mode": "markers", "name": plain(label),
             "x": [row["update"] for row in own],
             "y": [worst if d else row["value"] for d, row in zip(is_diverged, own, strict=True)],
             "marker": {
@@ -264,7 +264,7 @@ def updates_by_metric(
         "legend": {"orientation": "h", "y": -0.2, "yanchor": "top"},
         "shapes": shapes,
         "xaxis": {"type": "log", "title": {"text": "Mean relative update"}, **LOG_TICKS, "tickformat": "~e"},
-        "yaxis": {"title": {"text": html.escape(metric, quote=False)}, **(LOG_TICKS if log else {})},
+        "yaxis": {"title": {"text": plain(metric)}, **(LOG_TICKS if log else {})},
     }  # fmt: skip
     return {"data": data or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
 
@@ -281,7 +281,7 @@ def _beyond_worst(values: Sequence[float], is_lower_better: bool, log: bool) -> 
 
 
 def _layout(title: str, height: int) -> Figure:
-    text = html.escape(title, quote=False)
+    text = plain(title)
     return {
         "title": {"text": text, "font": TITLE_FONT, "x": 0, "xanchor": "left"},
         "height": height or CHART_HEIGHT_PX,
@@ -292,7 +292,7 @@ def _layout(title: str, height: int) -> Figure:
 
 
 def _lines(text: str) -> str:
-    return html.escape(text, quote=False).replace("\n", "<br>")
+    return plain(text).replace("\n", "<br>")
 
 
 def _rgba(color: str, opacity: float) -> str:

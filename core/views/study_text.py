@@ -6,7 +6,7 @@ Sentences are generated only for verdicts that the statistics support. Contexts 
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +14,20 @@ import pandas as pd
 
 from core.config import IDENTITY_FIELDS, RunConfig
 from core.metrics import RESULTS
-from core.studies.sweep import Sweep
-from core.views.formats import lowered, setting_text
+from core.studies.spacing import value_order
+from core.studies.sweep import MIN_SEEDS, Axes, Sweep
+from core.views.formats import input_text, lowered, plural, setting_text
 from core.views.tables import records
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.effects import EffectMetric
 
-MIN_SEEDS = 2
-"""With a single seed, even a verdict across test items holds for that seed only."""
 NOUNS = {
     "val_loss": "the validation loss", "best_val_loss": "the best validation loss", "subset_loss": "the subset loss",
     "perplexity": "the perplexity", "exact": "the share of exact answers", "seconds": "the training time",
     "peak_memory_mb": "the peak memory",
 }  # fmt: skip
 """Metrics in sentences. A judge is `the score from JUDGE`."""
-Axes = Sequence[tuple[str, ...]]
-"""Varied settings. Those that vary together are in one tuple."""
 
 
 def conclusions(
@@ -53,14 +50,16 @@ def conclusions(
     lost = sum(row["seeds"] == 0 for row in rows)
     counts = Counter(row["verdict"] for row in rows if row["seeds"] >= MIN_SEEDS)
     if undecided := counts["undecided"]:
-        sentences.append(f"{_comparisons(undecided)} of {noun(metric)} {_is(undecided)} undecided.")
+        sentences.append(
+            f"{plural(undecided, 'comparison')} of {noun(metric)} {_is(undecided)} undecided."
+        )
     if single:
         sentences.append(
-            f"{_comparisons(single)} of {noun(metric)} {_has(single)} only one seed, which supports no conclusion."
+            f"{plural(single, 'comparison')} of {noun(metric)} {_has(single)} only one seed, which supports no conclusion."
         )
     if lost:
         sentences.append(
-            f"{_comparisons(lost)} of {noun(metric)} {_has(lost)} only diverged or unfinished runs on one side."
+            f"{plural(lost, 'comparison')} of {noun(metric)} {_has(lost)} only diverged or unfinished runs on one side."
         )
     if rows and rows[0].get("exploratory"):
         sentences.append(
@@ -73,8 +72,9 @@ def effect_order(row: Mapping[str, Any], axes: Axes) -> tuple[Any, ...]:
     """Return the key that sorts effects by setting, then by value and context."""
     names = ["=".join(axis) for axis in axes]
     position = names.index(row["field"]) if row["field"] in names else len(names)
-    values = [row["from"], row["to"], *row["context"].values()]
-    return position, *map(_value_order, values)
+    field = row["field"].split("=")[0]
+    values = [(field, row["from"]), (field, row["to"]), *row["context"].items()]
+    return position, row["field"], *(value_order(name, value) for name, value in values)
 
 
 def effect_sentence(row: Mapping[str, Any], metric: str, scale: "EffectMetric", axes: Axes) -> str:
@@ -170,11 +170,11 @@ def command(name: str, sweep: Sweep) -> str:
     varied = {field for axis in sweep.axes for field in axis.fields}
     parts = ["python -m core sweep", f"--study {shlex.quote(name)}"]
     parts += [
-        f"--axis {shlex.quote(axis.name + '=' + ','.join(map(_argument, axis.values)))}"
+        f"--axis {shlex.quote(axis.name + '=' + ','.join(map(input_text, axis.values)))}"
         for axis in sweep.axes
     ]
     parts += [
-        f"--set {shlex.quote(f'{field}={_argument(value)}')}"
+        f"--set {shlex.quote(f'{field}={input_text(value)}')}"
         for field, value in base.items()
         if field not in (*IDENTITY_FIELDS, "seed", *varied) and value != defaults[field]
     ]
@@ -192,21 +192,6 @@ def command(name: str, sweep: Sweep) -> str:
     return note + " \\\n  ".join(parts)
 
 
-def _argument(value: Any) -> str:
-    if value is None:
-        return ""
-    return (
-        str(value)
-        if isinstance(value, int) and not isinstance(value, bool)
-        else setting_text(value)
-    )
-
-
-def _value_order(value: Any) -> tuple[bool, float, str]:
-    is_number = isinstance(value, int | float)
-    return not is_number, float(value) if is_number else 0.0, str(value)
-
-
 def _diverged(row: Mapping[str, Any]) -> str:
     count, total = row["diverged"], row["diverged"] + row["n"]
     axes = [tuple(axis.split("=")) for axis in row["settings"]]
@@ -217,10 +202,6 @@ def _diverged(row: Mapping[str, Any]) -> str:
     else:
         runs = f"{count} of {total} runs"
     return f"{runs} with {context} diverged."
-
-
-def _comparisons(count: int) -> str:
-    return "1 comparison" if count == 1 else f"{count:,} comparisons"
 
 
 def _is(count: int) -> str:

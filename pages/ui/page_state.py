@@ -14,6 +14,8 @@ from pages.ui.text import escape_markdown
 
 ON = "1"
 """Value of a parameter that is switched on."""
+MAX_DIGITS = 15
+"""Maximum length of a whole number in a link. Browsers cannot represent all larger ones."""
 MAX_WRITTEN = 4
 """Number of recent URLs that are recognized as written by the page.
 
@@ -215,7 +217,8 @@ class PageState:
     ) -> int | None:
         """Draw an input for a whole number, which may be empty. Values out of range are ignored."""
         text = self.value(parameter) or ""
-        number = int(text) if text.isascii() and text.isdigit() else None
+        is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+        number = int(text) if is_number else None
         if number is not None and not low <= number <= (number if high is None else high):
             number = None
         limits = f"{self._page}_{parameter}_limits"

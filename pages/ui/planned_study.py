@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.config import RunConfig
-from core.views.formats import DASH, duration, memory, setting_text
+from core.views.formats import DASH, duration, memory, plural, setting_text
 from pages.ui.text import capitalize, escape_markdown
 
 if TYPE_CHECKING:  # imports PyTorch, which takes seconds
@@ -16,11 +16,6 @@ TIME_HELP = "Includes evaluations, but not the test answers. Runs are trained on
 
 MAX_FULL_ROWS, TABLE_HEIGHT_PX = 15, 560
 """Maximum number of rows in a table without a scrollbar, and the height of longer tables."""
-
-
-def runs_text(count: int) -> str:
-    """Return a number of runs as text, such as "1 run" or "1,200 runs"."""
-    return f"{count:,} {'run' if count == 1 else 'runs'}"
 
 
 def show_totals(plan: "SweepPlan", measured: float | None = None) -> None:
@@ -71,11 +66,9 @@ def show_table(plan: "SweepPlan") -> None:
     ]  # fmt: skip
     later = ""
     if plan.later:
-        later = (
-            f" {runs_text(plan.later)} more follow; their values depend on the results of these."
-        )
+        later = f" {plural(plan.later, 'run')} more follow; their values depend on the results of these."
     st.caption(
-        f"{runs_text(len(plan.trained))} in training order. All combinations are trained with one seed before the next."
+        f"{plural(len(plan.trained), 'run')} in training order. All combinations are trained with one seed before the next."
         + later
     )
     height: Any = "content" if len(rows) <= MAX_FULL_ROWS else TABLE_HEIGHT_PX

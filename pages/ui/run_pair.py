@@ -1,18 +1,18 @@
 """Whether the difference between two runs is within the noise, and the study that would settle it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
-from core.config import RunConfig
 from core.lab import Lab
 from core.views import differences
-from core.views.formats import value_text
+from core.views.formats import axis_title, value_text
 from pages.ui import baseline
 from pages.ui.errors import show_errors
 from pages.ui.text import escape_markdown
+from pages.ui.varied_values import link_text, typed_values_of
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.noise import Noise
@@ -79,7 +79,7 @@ def show_losses(
 
 def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noise") -> None:
     """Let the user choose the smallest difference that matters and the number of seeds, and open the study in Launch."""
-    from core.studies.pairs import axis_text, pair_sweep
+    from core.studies.pairs import pair_sweep
 
     st.markdown("**Repeat both settings with several seeds**")
     unit = differences.unit(noise.metric)
@@ -103,15 +103,13 @@ def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noi
         sweep = pair_sweep(lab.config(a["name"]), lab.config(b["name"]), seeds)
         runs = len(sweep.combinations()) * seeds
         changes = " \u00b7 ".join(
-            f"{_title(axis.fields)} {' or '.join(value_text(axis.fields[0], value) for value in axis.values)}"
+            f"{axis_title(axis.fields)} {' or '.join(value_text(axis.fields[0], value) for value in axis.values)}"
             for axis in sweep.axes
         )
         st.caption(escape_markdown(f"{runs:,} runs: {changes}, with {seeds} seeds each."))
         if st.button("Open in Launch", icon=":material/rocket_launch:", key="plan_repeats"):
             query = [("from", str(sweep.base.parent)), ("seeds", str(seeds))]
-            query += [("vary", axis_text(axis)) for axis in sweep.axes]
+            for axis in sweep.axes:
+                typed = typed_values_of(axis.fields[0], axis.values)
+                query.append(("vary", link_text(axis.fields, typed)))
             st.switch_page("pages/launch.py", query_params=query)
-
-
-def _title(fields: Sequence[str]) -> str:
-    return " = ".join(str(RunConfig.model_fields[field].title) for field in fields)

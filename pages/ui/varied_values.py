@@ -3,6 +3,8 @@
 Input for numbers is one string. Input for other settings, whose values may contain commas, is a list of strings.
 """
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from core.config import RunConfig, base_type, choices
 from core.errors import UserError
 from core.nn.architecture import FAMILY, TARGET_GROUPS
 from core.studies.sweep import Axis, parse_values, typed_values
-from core.views.formats import setting_text
+from core.views.formats import axis_title, input_text, setting_text
 
 Typed = str | list[str]
 SUGGESTIONS = {
@@ -26,18 +28,21 @@ PLACEHOLDER = "1e-4, 3e-4 or log 1e-5..1e-2 x 7"
 HELP = "Values separated by commas, or a range such as 2..8 x 4 or log 1e-5..1e-2 x 7."
 
 
-def title(fields: Sequence[str]) -> str:
-    """Return the titles of settings that vary together, such as "Rank = Alpha"."""
-    return " = ".join(str(RunConfig.model_fields[field].title) for field in fields)
+def typed_values_of(field: str, values: Sequence[Any]) -> Typed:
+    """Return the input for some values of a setting."""
+    texts = list(map(input_text, values))
+    return ", ".join(texts) if base_type(RunConfig.model_fields[field]) in (int, float) else texts
 
 
 def first_typed(field: str, value: Any) -> Typed:
     """Return the initial input for a setting: its current value, or both options if there are exactly two."""
-    text = setting_text(value)
-    if base_type(RunConfig.model_fields[field]) in (int, float):
-        return text
     options = _options(field)
-    return list(options) if len(options) == 2 else [text]
+    return list(options) if len(options) == 2 else typed_values_of(field, [value])
+
+
+def link_text(fields: Sequence[str], typed: Typed) -> str:
+    """Return varied settings as a parameter of the URL of Launch, such as `lora_rank=lora_alpha=4,16`."""
+    return "=".join([*fields, typed if isinstance(typed, str) else json.dumps(typed)])
 
 
 def parse(fields: Sequence[str], typed: Typed) -> Axis:
@@ -51,9 +56,8 @@ def parse(fields: Sequence[str], typed: Typed) -> Axis:
         raise UserError(str(error).removeprefix(f"axis {field}: ")) from None
     if not values:
         raise UserError(f"{field}: enter at least one value")
-    for number, value in enumerate(values):
-        if value in values[:number]:
-            raise UserError(f"{field} = {setting_text(value)}: this value is listed twice")
+    if repeated := [value for value, count in Counter(values).items() if count > 1]:
+        raise UserError(f"{field} = {setting_text(repeated[0])}: this value is listed twice")
     return Axis(tuple(fields), tuple(values))
 
 
@@ -71,7 +75,7 @@ def show_values(field: str, typed: Typed, key: str, on_change: Callable[[Typed],
         on_change(content if isinstance(content, str) else list(content or ()))
 
     arguments: dict[str, Any] = {
-        "label": f"Values for {title([field])}",
+        "label": f"Values for {axis_title(field)}",
         "key": key,
         "label_visibility": "collapsed",
         "on_change": take,

@@ -63,3 +63,15 @@ def test_pictures_without_values_say_so():
 )
 def test_ticks_are_round(low, high, expected):
     assert svg.linear_ticks(low, high) == pytest.approx(expected)
+
+
+def test_long_legend_is_wrapped():
+    lines = [
+        svg.Line(f"Learning rate {i}e-4 and more", "#3b7dd8", points([2, 1])) for i in range(12)
+    ]
+    root = ET.fromstring(svg.curves({"a": lines}, "Step", "loss", True))
+    marks = [rect for rect in root.findall("{*}rect") if rect.attrib["height"] == "4"]
+    assert len(marks) == 12
+    assert max(float(mark.attrib["x"]) for mark in marks) < svg.WIDTH_PX - 200
+    title = next(text for text in root.findall("{*}text") if text.text == "a")
+    assert max(float(mark.attrib["y"]) for mark in marks) < float(title.attrib["y"]) - 12

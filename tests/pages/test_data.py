@@ -230,3 +230,8 @@ def test_link_restores_all_inputs(page, open_page, dataset):
     assert [m.value for m in fresh.metric] == [m.value for m in page.metric]
     assert first_table(fresh).equals(first_table(page))
     assert [c.value for c in fresh.caption] == [c.value for c in page.caption]
+
+
+def test_huge_numbers_in_a_link_are_ignored(open_page):
+    page = open_page("data", max_examples="9" * 5000, max_length="9" * 5000)
+    assert page.widget("Max examples").value is None

@@ -7,8 +7,9 @@ import pytest
 
 from core.config import CONDITIONS
 from core.run.directory import list_runs
+from core.studies.sweep import Axis
 from pages import launch_vary
-from pages.ui import runtime
+from pages.ui import runtime, varied_values
 
 VARY = "Vary a setting"
 RATES = "Values for Learning rate"
@@ -252,3 +253,27 @@ def test_switches_include_the_settings_that_conditions_depend_on():
     for condition in CONDITIONS.values():
         condition(Settings())
     assert read <= {*launch_vary.SWITCHES}
+
+
+def test_numbers_in_a_link_are_limited(open_page):
+    page = open_page("launch", vary="lr=1e-4,3e-4", seeds="9" * 5000, runs="9" * 20, mode="random")
+    assert page.widget("Seeds").value == launch_vary.MAX_SEEDS
+    assert page.widget("Max runs").value == 2000
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("lr", (5e-5, 3e-7)), ("grad_clip", (1.0, None)), ("max_examples", (1000, 20000)), ("lora_dora", (False, True)),
+        ("lora_targets", ("attention", "h.*.attn.q, lm_head")), ("method", ("full", "lora")),
+    ],
+)  # fmt: skip
+def test_values_survive_the_input_and_a_link(open_page, field, values):
+    typed = varied_values.typed_values_of(field, values)
+    assert varied_values.parse([field], typed) == Axis((field,), values)
+    page = open_page("launch", vary=varied_values.link_text([field], typed))
+    assert page.session_state["vary"]["axes"] == [{"fields": [field], "typed": typed}]
+
+
+def test_first_value_of_a_large_number_has_no_thousands_separator():
+    assert varied_values.first_typed("max_examples", 2000) == "2000"

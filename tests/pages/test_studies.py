@@ -310,3 +310,24 @@ def test_text_from_users_is_escaped(write_study, runs_dir, open_page):
         page = open_page("studies", study=NAME, tab=tab)
         assert "<b>a</b>" not in html_of(page)
     assert "&lt;b&gt;a&lt;/b&gt;" in html_of(page)
+
+
+def test_study_of_a_setting_that_does_not_affect_learning(write_study, open_page):
+    axes = (Axis(("precision",), ("fp32", "bf16")),)
+    write_study(axes=axes, losses={("fp32",): 2.0, ("bf16",): 2.1})
+    assert open_page("studies").dataframe[0].value["Varied"].tolist() == ["Precision (2)"]
+    page = open_page("studies", study=NAME, tab="Effects", metric="seconds")
+    assert "Precision: bf16 \u2192 fp32" in html_of(page)
+
+
+def test_study_of_incomparable_losses_has_a_warning(write_study, open_page):
+    write_study(axes=(Axis(("max_length",), (64, 128)),), losses={(64,): 2.0, (128,): 1.0})
+    page = open_page("studies", study=NAME)
+    assert page.says("These losses may be averaged over different tokens (Max length).")
+
+
+@pytest.mark.parametrize("margin", ["1e-9", "1e300"])
+def test_extreme_margins_in_a_link_are_accepted(write_study, open_page, margin):
+    write_study()
+    page = open_page("studies", study=NAME, tab="Effects", margin=margin)
+    assert page.says("Difference: right side")

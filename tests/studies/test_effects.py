@@ -111,7 +111,7 @@ def test_tied_settings_are_one_change():
     rates = [{"lr": r, "min_lr": r} for r in (1e-4, 1e-3)]
     runs = runs_of((rates[0], [2.0, 2.1, 2.0]), (rates[1], [1.0, 1.1, 1.0]))
     assert effects(runs, "val_loss").empty
-    assert row(effects(runs, "val_loss", ties=ties), "lr=min_lr")["verdict"] == "better"
+    assert row(effects(runs, "val_loss", axes=ties), "lr=min_lr")["verdict"] == "better"
 
 
 def test_effects_are_listed_for_each_context():
@@ -237,3 +237,12 @@ def test_a_thousand_runs_are_compared_in_seconds():
     table = effects(runs, "val_loss")
     assert len(table) > 1000
     assert time.process_time() - start < 5
+
+
+def test_one_seed_supports_no_verdict_across_test_items():
+    runs = runs_of(({"lr": 1e-4}, [2.0]), ({"lr": 1e-3}, [1.9]))
+    rows = [(name, str(k), float(k % 10 < chance)) for name, chance in zip(runs["name"], (2, 8), strict=True) for k in range(60)]  # fmt: skip
+    items = pd.DataFrame(rows, columns=["run", "example", "score"])
+    effect = row(effects(runs, "exact", items), "lr")
+    assert effect["low"] > 0
+    assert (effect["seeds"], effect["verdict"]) == (1, "undecided")

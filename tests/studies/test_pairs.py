@@ -4,8 +4,7 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.studies.pairs import axis_text, pair_sweep
-from core.studies.sweep import parse_axis
+from core.studies.pairs import pair_sweep
 
 
 def test_pair_is_repeated_with_every_seed():
@@ -40,18 +39,3 @@ def test_pairs_that_no_study_can_settle_are_refused():
     other = RunConfig(lr=1e-3, batch_size=8, epochs=2, weight_decay=0.0)
     with pytest.raises(UserError, match="differ in 4 settings"):
         pair_sweep(one, other, 3)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"lr": 3e-7},
-        {"grad_clip": None},
-        {"lora_dora": True},
-        {"max_examples": 1000},
-        {"method": "full"},
-    ],
-)
-def test_axis_survives_a_link(change):
-    [axis] = pair_sweep(RunConfig(), RunConfig(**change), 2).axes
-    assert parse_axis(axis_text(axis)) == axis

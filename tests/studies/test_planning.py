@@ -115,6 +115,19 @@ def test_random_subset_avoids_invalid_combinations(lab):
     assert not plan.problems
 
 
+def test_combinations_that_fail_for_the_same_reason_are_left_out_at_once(lab, monkeypatch):
+    checked = []
+    check = preflight.check
+    monkeypatch.setattr(preflight, "check", lambda *a: checked.append(a) or check(*a))
+    base = BASE.changed(method="full")
+    ranks = f"lora_rank={','.join(map(str, range(1, 41)))}"
+    planned = sweep("method=full,lora", "max_length=64,2000", ranks, base=base, seeds=(1,))
+    plan = lab.plan_sweep(planned)
+    assert len(plan.runs) == 1 + 40
+    assert len(plan.invalid) == 2 * 40
+    assert len(checked) == 2 * (1 + 40)
+
+
 @pytest.mark.parametrize(
     ("axes", "options", "message"),
     [

@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,9 +15,10 @@ from core.lab import Lab
 from core.run.directory import RunDirectory, list_runs
 from core.scheduler.executors import EXECUTORS
 from core.studies import study
-from core.studies.adaptive import search_results
+from core.studies.adaptive import AdaptiveStudies, search_results
 from core.studies.search import Result, next_combination
 from core.studies.sweep import STARTUP_COMBINATIONS, Sweep, parse_axis
+from core.tracking.sync import read_index
 
 AXES = (
     parse_axis("lr=log 1e-5..1e-1 x 9"),
@@ -225,6 +227,46 @@ def test_runs_of_a_search_exist_once_after_a_crash(tmp_path, monkeypatch):
     assert len(study.find(tmp_path, "s").members) == 6, "planned before it is created"
     with Lab(tmp_path, "idle"):
         assert names(tmp_path) == [f"s-{i}" for i in range(1, 7)]
+
+
+def reader(runs_dir):
+    """Return a function that runs queries on an up-to-date index."""
+    index = read_index(runs_dir)
+    return lambda query, *args: query(index.cursor(), *args)
+
+
+def test_search_that_fails_does_not_stop_the_others(tmp_path):
+    for name in (
+        *operations.sweep(tmp_path, "a", wide(8)),
+        *operations.sweep(tmp_path, "b", wide(8)),
+    ):
+        instant_training(RunDirectory(tmp_path / name))
+    path = tmp_path / "studies" / "a.json"
+    saved = json.loads(path.read_text())
+    saved["axes"][0]["values"].append(-1.0)
+    path.write_text(json.dumps(saved))
+    assert AdaptiveStudies(tmp_path).extend_searches(reader(tmp_path)) == ["b-6"]
+
+
+def test_runs_created_before_a_search_failed_are_queued(tmp_path):
+    created = operations.sweep(tmp_path, "s", wide(8))
+    RunDirectory(tmp_path / "s-5").delete()
+    study.write(tmp_path, replace(study.find(tmp_path, "s"), is_complete=False))
+    searches = AdaptiveStudies(tmp_path)
+    assert searches.extend_searches(reader(tmp_path)) == created
+    assert names(tmp_path) == created
+    assert searches.extend_searches(reader(tmp_path)) == []
+
+
+def test_new_runs_do_not_take_the_names_of_others(tmp_path):
+    for name in operations.sweep(tmp_path, "s", wide(8)):
+        instant_training(RunDirectory(tmp_path / name))
+    other = RunDirectory.create(tmp_path, RunConfig(name="s-6"))
+    assert operations.extend_search(tmp_path, "s") == ["s-7"]
+    assert other.config().study is None
+    instant_training(RunDirectory(tmp_path / "s-7"))
+    RunDirectory.create(tmp_path, RunConfig(name="s-9"))
+    assert operations.extend_study(tmp_path, "s", seeds=1)[:2] == ["s-8", "s-10"]
 
 
 def test_concurrent_extensions_add_one_combination(tmp_path):

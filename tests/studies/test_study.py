@@ -133,6 +133,22 @@ def test_paused_study_continues(lab):
     assert not lab.studies()[0]["is_paused"]
 
 
+def test_pause_that_is_interrupted_can_be_continued(tmp_path, monkeypatch):
+    operations.sweep(tmp_path, "rate", SWEEP)
+    stop = RunDirectory.mark_ended
+
+    def crash(run, *arguments):
+        if run.name == "rate-3":
+            raise KeyboardInterrupt
+        stop(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "mark_ended", crash)
+        with pytest.raises(KeyboardInterrupt):
+            operations.pause_study(tmp_path, "rate")
+    assert operations.continue_study(tmp_path, "rate") == ["rate-1", "rate-2"]
+
+
 def test_extension_does_not_create_deleted_runs_again(tmp_path):
     operations.sweep(tmp_path, "rate", SWEEP)
     RunDirectory.find(tmp_path, "rate-2").delete()

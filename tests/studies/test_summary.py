@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from core.studies.effects import effects
 from core.studies.summary import SUMMARY_COLUMNS, summary, varied_axes
 from tests.studies.test_effects import runs_of
 
@@ -151,3 +152,17 @@ def test_a_thousand_runs_are_summarized_in_seconds():
     table = summary(runs, "val_loss", [RATES, ("lora_rank",)])
     assert len(table) == len(groups)
     assert time.perf_counter() - start < 10  # 2 s on an idle machine
+
+
+def test_varied_settings_that_do_not_affect_learning_are_groups_of_their_own():
+    runs = runs_of(({"precision": "fp32"}, [2.0, 2.1]), ({"precision": "bf16"}, [2.0, 2.1]))
+    runs["seconds"] = [20.0, 21.0, 10.0, 10.5]
+    table = summary(runs, "seconds", [("precision",)])
+    assert {r["settings"]["precision"]: r["is_best"] for r in table.to_dict("records")} == {
+        "fp32": False, "bf16": True,
+    }  # fmt: skip
+    assert table["n"].tolist() == [2, 2]
+    assert row(table, precision="fp32")["verdict"] == "worse"
+    effect = effects(runs, "seconds", axes=[("precision",)]).iloc[0]
+    assert (effect["field"], effect["from"], effect["to"]) == ("precision", "bf16", "fp32")
+    assert effects(runs, "seconds").empty, "not varied by a study"

@@ -45,6 +45,8 @@ def test_axes_are_parsed(text, fields, values):
         ("lr=0", "must be greater than 0"),
         ("lr=log 0..1 x 3", "must go from a smaller to a larger value"),
         ("lr=a..b x 3", "is not a range"),
+        ("lr=1..2 x 1000000000000", "can have at most 5,000 values"),
+        (f"lr={','.join(['1'] * 5001)}", "5,001 values: can have at most 5,000"),
     ],
 )
 def test_invalid_axis_raises_user_error(text, message):

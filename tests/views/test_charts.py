@@ -329,7 +329,7 @@ def test_histogram_without_runs_is_an_empty_figure() -> None:
     assert [len(trace["x"]) for trace in figure["data"]] == [0]
 
 
-EXCLUDED_FUNCTIONS = {"themed", "score_histogram"}
+EXCLUDED_FUNCTIONS = {"plain", "themed", "score_histogram"}
 """Functions that do not draw a chart, and charts whose page tests cover unusual values."""
 UNUSUAL_VALUES = {
     "no rows": [],

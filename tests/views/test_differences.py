@@ -10,7 +10,6 @@ from core.statistics.comparisons import NoiseFloor
 from core.studies.noise import Noise
 from core.views.differences import (
     ONE_PAIR,
-    difference_text,
     differences,
     floor_text,
     pair_sentence,
@@ -80,10 +79,6 @@ def test_missing_values_have_no_difference():
 
 
 def test_texts():
-    assert difference_text("val_loss", -0.01234) == "-0.0123"
-    assert difference_text("exact", 0.031) == "+3.1 pp"
-    assert difference_text("judge", 2.0) == "+2.0"
-    assert difference_text("exact", math.nan) == "—"
     assert size_text("val_loss", 0.0031) == "0.31%"
     assert size_text("exact", 0.0123) == "1.2 pp"
     assert floor_text("val_loss", FLOOR, KIND) == (

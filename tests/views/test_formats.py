@@ -66,3 +66,15 @@ def test_uploads_are_shown_by_name():
     assert formats.value_text("dataset", path) == "words.json (upload 0123)"
     for other in ("primer", "/srv/uploads/words.json", "owner/name"):
         assert formats.value_text("dataset", other) == other
+
+
+def test_differences_and_titles():
+    assert formats.difference_text("val_loss", -0.01234) == "-0.0123"
+    assert formats.difference_text("exact", 0.031) == "+3.1 pp"
+    assert formats.difference_text("judge", 2.0) == "+2.0"
+    assert formats.difference_text("exact", float("nan")) == "—"
+    assert formats.axis_title("lora_rank=lora_alpha") == formats.axis_title(
+        ("lora_rank", "lora_alpha")
+    )
+    assert formats.lowered("Rank = LoRA+ ratio") == "rank = LoRA+ ratio"
+    assert [formats.plural(count, "run") for count in (1, 1200)] == ["1 run", "1,200 runs"]

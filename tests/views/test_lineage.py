@@ -144,6 +144,20 @@ def test_effect_is_reversed_for_a_change_in_the_other_direction():
     assert forward.split()[0] == backward.split()[0].replace("+", "-")
 
 
+def test_repeats_on_different_examples_have_no_effect():
+    runs = runs_of(
+        *repeated(None, [2.0, 2.1, 2.05], name="old"),
+        *repeated("old-1", [1.0, 1.05, 1.02], name="new", mask_prompt=True),
+    )
+    found = graph(runs, table=effects(runs, "best_val_loss"))
+    assert [edge.result for edge in found.edges] == [""]
+
+
+def test_tooltip_of_many_runs_is_short():
+    text = dot(graph(runs_of(*repeated(None, [2.0] * 30, name="old"))), "light")
+    assert 'old-20, and 10 more"' in text
+
+
 def test_effect_of_another_context_is_not_used():
     runs = runs_of(
         *repeated(None, [2.0, 2.1, 2.05], name="old"),
@@ -153,8 +167,7 @@ def test_effect_of_another_context_is_not_used():
     )
     table = effects(runs, "best_val_loss")
     assert (
-        edges(graph(runs, "wide", "wide-2", table=table))["wide", "wide-2"][1]
-        == "+0.0000, single pair"
+        edges(graph(runs, "wide", "wide-2", table=table))["wide", "wide-2"][1] == "0, single pair"
     )
 
 

@@ -122,6 +122,7 @@ def test_command_repeats_the_sweep(tmp_path):
                 "lr=1e-4,0.0003",
                 "max_length=64,2048",
                 "lora_dora=off,on",
+                "grad_clip=none,1",
             ],
         )
     )
