@@ -50,7 +50,7 @@ def sweep(base: RunConfig, axes: tuple[Axis, ...]) -> Sweep:
     """Return the sweep with the options that the user has chosen."""
     seeds = tuple(base.seed + i for i in range(launch_vary.option("seeds")))
     mode = launch_vary.option("mode")
-    runs = None if mode == "grid" else launch_vary.option("runs")
+    runs = None if mode == "grid" else launch_vary.max_runs()
     metric, prune = launch_vary.option("metric"), launch_vary.option("prune")
     return Sweep(base, axes, seeds, mode, runs, metric, prune)
 

@@ -248,8 +248,7 @@ def _show_options() -> None:
             help="Grid trains all combinations, Random a random subset, and Search those that are likely to improve.",
         )  # fmt: skip
     if option("mode") != "grid":
-        if option("runs") is None:
-            _state()["runs"] = max(DEFAULT_MAX_RUNS, option("seeds"))
+        max_runs()
         _widget(
             st.number_input, "runs", label="Max runs", min_value=1, max_value=sweep.MAX_RUNS, step=1,
             help="Maximum number of runs, rounded down to a multiple of the number of seeds.",
@@ -261,14 +260,21 @@ def _show_options() -> None:
         )  # fmt: skip
     _widget(
         st.toggle, "prune", label="Prune runs that fall behind",
-        help="Stop a run at 20, 40 or 80% of its steps if its loss is not in the better half of the study's runs with "
-        "the same seed. Effects exclude pruned runs.",
+        help="Stop a run at 20, 40 or 80% of its steps if at least three others with the same seed have got that far and "
+        "its loss is not in the better half. Has no effect with fewer than four combinations. Effects exclude pruned runs.",
     )  # fmt: skip
     _widget(st.text_input, "study", label="Study name", placeholder="automatic", max_chars=40)
     _widget(
         st.text_input, "question", label="Question", placeholder="What question should this study answer?",
         max_chars=500,
     )  # fmt: skip
+
+
+def max_runs() -> int:
+    """Return the maximum number of runs of a random study or a search."""
+    if option("runs") is None:
+        _state()["runs"] = max(DEFAULT_MAX_RUNS, option("seeds"))
+    return int(option("runs"))
 
 
 def _widget(draw: Callable[..., Any], name: str, **arguments: Any) -> None:

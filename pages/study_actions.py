@@ -100,7 +100,7 @@ def _show_extension(lab: Lab, study: Study) -> None:
     st.divider()
     axes = [axis.name for axis in study.sweep.axes]
     axis = st.selectbox("Setting to extend", axes, format_func=axis_title, key="more_values_axis")
-    text = st.text_input("New values", placeholder="e.g. 8, 32", key="more_values")
+    text = st.text_input("New values", placeholder="values separated by commas", key="more_values")
     values: list[Any] = []
     if text.strip():
         try:

@@ -92,10 +92,7 @@ def _table(groups: list[dict[str, Any]], axis: str, view: StudyView) -> str:
         share = (math.log(group[UPDATE]) - low) / (high - low or 1.0) if group[UPDATE] > 0 else 0.0
         ratio = f"{group[UPDATE] / best:.2g}\u00d7" if math.isfinite(best) and best > 0 else DASH
         outcome = "best" if group["is_best"] else ratio
-        bar = (
-            '<span class="update-bar"><span style="width: '
-            f'{5 + 95 * share:.0f}%; background: {group["color"]}"></span></span>'
-        )
+        bar = f'<span class="update-bar"><span style="width: {5 + 95 * share:.0f}%"></span></span>'
         sections.setdefault(settings_label(context), []).append(
             f"<tr><td>{html.escape(value_text(axis, group['settings'][axis]))}</td>"
             f"<td>{bar}{result_text(UPDATE, group[UPDATE])}</td><td>{outcome}</td>"

@@ -31,6 +31,7 @@
       const page = getComputedStyle(document.body).backgroundColor;
       template.layout.plot_bgcolor = template.layout.paper_bgcolor = page;
       for (const [id, figure] of Object.entries(figures)) {
+        byId(id).style.height = `${figure.layout.height}px`;  // Plotly forgets it when the window is resized
         await Plotly.react(id, figure.data, { ...figure.layout, template }, CONFIG);
       }
     };

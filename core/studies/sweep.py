@@ -271,7 +271,7 @@ def typed_values(field: str, texts: Sequence[Any]) -> list[Any]:
         try:
             parsed = RunConfig.parse({field: value})
         except ConfigError as error:
-            own = [problem for problem in error.problems if problem.field == field]
+            own = [p for p in error.problems if p.field == field and not p.conflicting_field]
             if own:
                 raise UserError(f"axis {field}: {own[0]}") from None
             values.append(_typed(field, value))

@@ -26,7 +26,7 @@ MAX_TICKS = 12
 """A setting with more values gets the ticks of a numeric axis."""
 BEST_COLOR, MIDDLE_COLOR, WORST_COLOR = "#3b7dd8", "#b08d12", "#d1584f"
 """Colors of runs in parallel coordinates, taken from the palette of runs."""
-SPREAD = 0.5
+SPREAD = 0.25
 """Fraction of the gap between two values over which the lines of different contexts are spread."""
 SEED_GAP = 0.012
 """Distance between the dots of two runs with the same settings, as a fraction of the gap between two values."""

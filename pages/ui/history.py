@@ -6,22 +6,36 @@ Streamlit adds an entry whenever a page changes its URL parameters, including wh
 import streamlit as st
 
 JS = """
-const runOf = (url) => new URL(url, location.href).searchParams.get("name");
+const PARAMETERS = { run: "name", studies: "study" };
+const CLICK_MS = 10000;
+
+const shown = (url) => {
+  const { pathname, searchParams } = new URL(url, location.href);
+  return searchParams.get(PARAMETERS[pathname.split("/").pop()]);
+};
 
 export default function () {
   if (window.keepsOneEntryPerPage) return;
   window.keepsOneEntryPerPage = true;
+  let clickedAt = 0;
+  document.addEventListener("pointerdown", (event) => {
+    clickedAt = event.target.closest("[data-testid=stMain]") ? Date.now() : 0;
+  }, true);
   const push = history.pushState.bind(history);
   history.pushState = (state, title, url) => {
     const isSamePath = new URL(url, location.href).pathname === location.pathname;
-    const [old, name] = [runOf(location.href), runOf(url)];
-    const isOtherRun = old && name && old !== name;
-    if (isSamePath && !isOtherRun) history.replaceState(state, title, url);
+    const [old, name] = [shown(location.href), shown(url)];
+    const isOther = old !== name && ((old && name) || Date.now() - clickedAt < CLICK_MS);
+    if (isSamePath && !isOther) history.replaceState(state, title, url);
     else push(state, title, url);
   };
 }
 """
-"""Replaces the entry if only the parameters change, except for `name`: each run has its own entry."""
+"""Replaces the entry if only the parameters change. Each run and each study has its own entry.
+
+The list of studies has one, too, if the user opens a study from it or returns to it. A study that is restored when the
+page opens replaces the entry of the list.
+"""
 _component = st.components.v2.component("history", js=JS)
 
 

@@ -113,8 +113,17 @@ def test_settings_that_matter_for_one_varied_value_stay_in_the_form(page):
 def test_random_mode_limits_the_number_of_runs(page):
     vary(page, "lr", "log 1e-5..1e-3 x 9")
     assert not page.widgets("Max runs")
-    page.choose("Mode", "random").choose("Max runs", 10)
+    page.choose("Mode", "random")
+    assert page.widget("launch").label == "Launch 18 runs", "20, rounded down to three seeds each"
+    page.choose("Max runs", 10)
     assert page.widget("launch").label == "Launch 9 runs"
+
+
+def test_values_are_checked_with_the_settings_in_the_form(page):
+    page.choose("source", "demo_lora")  # a learning rate of 5e-3
+    vary(page, "min_lr", "1e-4, 2e-4")
+    assert page.widget("launch").label == "Launch 6 runs"
+    assert not page.error
 
 
 def test_table_lists_every_planned_run(page):
