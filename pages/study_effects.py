@@ -13,7 +13,7 @@ from core.lab import Lab
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
 from core.studies.sweep import MIN_SEEDS
 from core.views.formats import DASH, axis_title, difference_text
-from core.views.study_text import effect_order
+from core.views.study_text import PRUNING_BIAS, effect_order
 from core.views.tables import records
 from pages.study_actions import MAX_ADDED_SEEDS, show_seeds_button
 from pages.study_view import (
@@ -278,6 +278,8 @@ def _show_notes(effects: Sequence[Effect]) -> None:
         f"Difference: right side of {ARROW} minus left side. Diverged and pruned runs are excluded. "
         "Verdicts are corrected for multiple comparisons; intervals are not."
     )
+    if any(sum(effect["pruned"]) for effect in effects):
+        st.caption(PRUNING_BIAS)
     if any(_is_corrected(effect) for effect in effects):
         st.caption(
             f"{CORRECTED} The interval excludes 0, but of {len(effects):,} comparisons, some do so by chance. "

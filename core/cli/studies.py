@@ -18,6 +18,7 @@ from core.cli.options import (
 from core.errors import UserError
 from core.studies.sweep import MAX_RUNS, SEARCH_METRICS, Mode, Sweep, parse_axis
 from core.views import report
+from core.views.study_text import PRUNING_BIAS
 from core.views.tables import render
 
 
@@ -155,7 +156,5 @@ def effects(
             "Seeds were added after this study was planned, so its verdicts are exploratory."
         )
     if any(sum(counts) for counts in frame["pruned"]):
-        errors.print(
-            "Pruning removed the worse runs of some settings, so their differences are biased; see `pruned` in JSON."
-        )
+        errors.print(f"{PRUNING_BIAS} See `pruned` in JSON.")
     print(render(report.effects(frame, format), format))

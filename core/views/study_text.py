@@ -22,6 +22,9 @@ from core.views.tables import records
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.effects import EffectMetric
 
+MAX_SENTENCES = 50
+"""Maximum number of sentences about effects, and about diverged runs."""
+PRUNING_BIAS = "Pruning removed the worse runs of some settings, so their differences are biased."
 NOUNS = {
     "val_loss": "the validation loss", "best_val_loss": "the best validation loss", "subset_loss": "the subset loss",
     "perplexity": "the perplexity", "exact": "the share of exact answers", "seconds": "the training time",
@@ -44,8 +47,15 @@ def conclusions(
     rows = records(effects)
     decided = [row for row in rows if row["verdict"] != "undecided" and row["seeds"] >= MIN_SEEDS]
     decided.sort(key=lambda row: effect_order(row, axes))
-    sentences = [effect_sentence(row, metric, scale, axes) for row in decided]
-    sentences += [_diverged(row) for row in records(table) if row["diverged"]]
+    sentences = [effect_sentence(row, metric, scale, axes) for row in decided[:MAX_SENTENCES]]
+    if (more := len(decided) - MAX_SENTENCES) > 0:
+        sentences.append(
+            f"{plural(more, 'more comparison')} of {noun(metric)} {_has(more)} a verdict."
+        )
+    diverged = [row for row in records(table) if row["diverged"]]
+    sentences += [_diverged(row) for row in diverged[:MAX_SENTENCES]]
+    if (more := len(diverged) - MAX_SENTENCES) > 0:
+        sentences.append(f"{plural(more, 'more combination')} {_has(more)} diverged runs.")
     single = sum(row["seeds"] == 1 for row in rows)
     lost = sum(row["seeds"] == 0 for row in rows)
     counts = Counter(row["verdict"] for row in rows if row["seeds"] >= MIN_SEEDS)
@@ -61,6 +71,8 @@ def conclusions(
         sentences.append(
             f"{plural(lost, 'comparison')} of {noun(metric)} {_has(lost)} only diverged or unfinished runs on one side."
         )
+    if any(sum(row["pruned"]) for row in rows):
+        sentences.append(PRUNING_BIAS)
     if rows and rows[0].get("exploratory"):
         sentences.append(
             "Seeds were added after this study was planned, so these conclusions are exploratory."

@@ -17,7 +17,7 @@ NO_ROWS = pd.DataFrame({"diverged": [], "settings": []})
 EFFECT = {
     "field": "lora_rank=lora_alpha", "from": 4, "to": 16, "context": {"lora_scaling": "alpha", "lr": 5e-4},
     "difference": -0.12, "low": -0.16, "high": -0.08, "seeds": 3, "margin": 0.01, "verdict": "better",
-    "exploratory": False,
+    "exploratory": False, "pruned": [0, 0],
 }  # fmt: skip
 
 
@@ -31,6 +31,16 @@ def test_effect_has_difference_interval_seeds_and_context():
         "Rank = alpha = 16 instead of 4 lowers the validation loss by 0.120 (95% interval 0.080 to 0.160, 3 seeds) with "
         "learning rate 5e-4 and scaling alpha."
     ]
+
+
+def test_long_summaries_are_cut():
+    assert sentences(*[{}] * 53)[-1] == "3 more comparisons of the validation loss have a verdict."
+    table = pd.DataFrame([{"diverged": 1, "n": 1, "settings": {"lr": 1e-3}}] * 51)
+    assert sentences({}, table=table)[-1] == "1 more combination has diverged runs."
+
+
+def test_pruning_is_mentioned():
+    assert sentences({"pruned": [0, 2]})[-1] == study_text.PRUNING_BIAS
 
 
 def test_effect_in_the_other_direction():
