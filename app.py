@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.ui import access, style
+from pages.ui import access, history, style
 
 PRODUCT = "GPT-2 fine-tuning lab"
 ICON = Path(__file__).parent / "pages" / "ui" / "icon.svg"
@@ -36,6 +36,7 @@ pages = [
     results,
     st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),
     st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
+    st.Page("pages/studies.py", title="Studies", icon=":material/science:"),
     st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
     st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
     st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
@@ -47,7 +48,8 @@ page = st.navigation(pages)
 title = st.query_params.get("name", page.title) if page == run_page else page.title
 st.set_page_config(page_title=f"{title} · {PRODUCT}")
 style.apply()
-with st.spinner("Loading runs ..."):
+history.keep_one_entry_per_page()
+with st.spinner("Loading runs…"):
     from pages.ui import (
         runtime,
     )  # importing takes seconds on the first visit, so the frame is drawn first

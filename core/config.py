@@ -63,26 +63,26 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # fmt: off
-    name: Line = _setting("", "identity", "Name", "Name of the run and its directory. Letters and digits of any script are kept; other characters become hyphens. Empty: derived from the base model and method.")
+    name: Line = _setting("", "identity", "Name", "Name of the run and its directory. Letters and digits of any script are kept; other characters become hyphens. If empty, the name is derived from the base model and method.")
     parent: Line | None = _setting(None, "identity", "Parent", "Run that this one was cloned from.", "never")
     tags: tuple[Line, ...] = _setting((), "identity", "Tags", "Comma-separated labels for grouping runs.", max_length=20)
     seed: int = _setting(123, "identity", "Seed", "Random seed for example order, LoRA initialization and dropout.", ge=0, lt=2**31)
     notes: str = _setting("", "identity", "Notes", "Free-form notes, editable at any time.", max_length=20_000)
     study: Line | None = _setting(None, "identity", "Study", "Study that this run belongs to.", "never")
-    color: Color = _setting("", "identity", "Color", "Color of the run in tables and charts, such as `#3b7dd8`. Empty: assigned when the run is created.", "never")
-    archived: bool = _setting(False, "identity", "Archived", "Hide the run in Results unless archived runs are shown.", "never")
+    color: Color = _setting("", "identity", "Color", "Color of the run in tables and charts, such as `#3b7dd8`. If empty, a color is assigned when the run is created.", "never")
+    archived: bool = _setting(False, "identity", "Archived", "Hide the run from Results unless archived runs are shown.", "never")
 
     base_model: Line = _setting("gpt2-nano", "model", "Base model", "gpt2-nano, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a directory in Hugging Face format.", min_length=1)
-    tie_weights: bool = _setting(False, "model", "Tie weights", "Share weights between the output head and the token embedding. Off: the head starts as a copy and is trained separately.")
+    tie_weights: bool = _setting(False, "model", "Tie weights", "Share weights between the output head and the token embedding. If off, the head starts as a copy and is trained separately.")
     dropout: float = _setting(0.0, "model", "Dropout", "Probability of zeroing an activation during training.", ge=0, lt=1)
 
     dataset: Line = _setting("primer", "data", "Data set", "primer, alpaca, owner/name on the Hugging Face Hub, or a JSON, JSONL, CSV, TSV or Parquet file, plain or gzipped.", min_length=1)
-    columns: Line = _setting("", "data", "Columns", "Column mapping, such as instruction=question, output=answer. input=... is optional. Use messages=... for conversations or text=... for plain text. Empty: detected from the column names.")
-    max_examples: int | None = _setting(None, "data", "Max examples", "Use only the first n usable records. Skipped records do not count. Empty: all.", ge=1)
+    columns: Line = _setting("", "data", "Columns", "Column mapping, such as instruction=question, output=answer. input=... is optional. Use messages=... for conversations or text=... for plain text. If empty, the columns are detected by name.")
+    max_examples: int | None = _setting(None, "data", "Max examples", "Use only the first n usable records. Skipped records do not count. If empty, all are used.", ge=1)
     empty_outputs: EmptyOutputs = _setting("drop", "data", "Empty outputs", "How to handle records with an empty output. drop skips them. keep trains on them, which teaches the model to return an empty answer (end-of-text only).")
     train_fraction: float = _setting(0.85, "data", "Train split", "Fraction of the examples to train on, from the start of the file.", gt=0, lt=1)
     test_fraction: float = _setting(0.10, "data", "Test split", "Fraction of the examples to answer after training, following the train split. The remaining examples are used for validation.", gt=0, lt=1)
-    max_length: int | None = _setting(None, "data", "Max length", "Truncate examples to this many tokens. Empty: the model's context length.", ge=8)
+    max_length: int | None = _setting(None, "data", "Max length", "Truncate examples to this many tokens. If empty, the model's context length is used.", ge=8)
     mask_prompt: bool = _setting(False, "data", "Mask prompt", "Compute the loss on responses only, not on prompts.")
 
     method: Literal["full", "lora"] = _setting("lora", "method", "Method", "full trains all weights. lora freezes them and trains low-rank adapters (Hu et al. 2021).")
@@ -93,10 +93,10 @@ class RunConfig(BaseModel):
     lora_scaling: LoRAScaling = _setting("alpha/rank", "method", "Scaling", "Scale of the adapter outputs: alpha/rank (Hu et al. 2021), alpha/sqrt(rank) (rsLoRA, Kalajdzievski 2023), or alpha (the journal's code).", "lora")
     lora_init: LoRAInit = _setting("kaiming", "method", "Adapter initialization", "Initial values of A; B starts at zero. kaiming: uniform within ±1/sqrt(inputs), as in PEFT. kaiming-rank: uniform within ±1/sqrt(rank), as in the journal's code. gaussian: normal with standard deviation 1/rank. pissa (Meng et al. 2024): A and B start as the principal components of the weights, and only the residual is frozen.", "lora")
     lora_dora: bool = _setting(False, "method", "DoRA", "Also train the magnitude of each row of the adapted weights (Liu et al. 2024). Slower and uses more memory.", "lora")
-    lora_plus_ratio: float | None = _setting(None, "method", "LoRA+ ratio", "Ratio of B's learning rate to A's (LoRA+, Hayou et al. 2024). Empty: 1.", "lora", gt=0, le=1000)
+    lora_plus_ratio: float | None = _setting(None, "method", "LoRA+ ratio", "Ratio of B's learning rate to A's (LoRA+, Hayou et al. 2024). If empty, both are the same.", "lora", gt=0, le=1000)
     lora_dropout: float = _setting(0.0, "method", "Adapter dropout", "Probability of zeroing an adapter input during training.", "lora", ge=0, lt=1)
     lora_targets: Line = _setting("all", "method", "Target layers", "Linear layers that get adapters: all (including the output head), attention, mlp, or comma-separated patterns of layer names such as `h.*.attn.q`, `h.1?.mlp.*` and `lm_head`.", "lora", min_length=1)
-    lora_last_layers: int | None = _setting(None, "method", "Last layers", "Adapt only the last n transformer blocks. Empty: all.", "lora", ge=1)
+    lora_last_layers: int | None = _setting(None, "method", "Last layers", "Adapt only the last n transformer blocks. If empty, all are adapted.", "lora", ge=1)
 
     epochs: int = _setting(1, "optimisation", "Epochs", "Passes over the training examples.", ge=1, le=1000)
     batch_size: int = _setting(4, "optimisation", "Batch size", "Examples per forward and backward pass.", ge=1, le=4096)
@@ -104,18 +104,18 @@ class RunConfig(BaseModel):
     optimizer: Literal["adamw", "sgd", "muon"] = _setting("adamw", "optimisation", "Optimizer", "adamw (Loshchilov & Hutter 2019), sgd, or muon (Jordan et al. 2024): Muon for the matrices of the transformer blocks, including adapters, and AdamW for all other weights. Muon's updates are scaled to the size of AdamW's, so the same learning rate works for both.")
     lr: float = _setting(5e-5, "optimisation", "Learning rate", "Peak learning rate.", gt=0, le=10)
     schedule: Literal["auto", "constant", "linear", "cosine", "wsd"] = _setting("auto", "optimisation", "Schedule", "Learning rate schedule after the warm-up. linear and cosine decay until the last step. wsd stays at the peak, then decays linearly at the end (Hu et al. 2024). auto: cosine if a min learning rate is set, otherwise constant.")
-    min_lr: float | None = _setting(None, "optimisation", "Min learning rate", "Learning rate at the last step, and at the start of the warm-up unless Warm-up start is set. Empty: 0, or no decay if the schedule is auto.", "schedule!=constant", ge=0, le=10)
+    min_lr: float | None = _setting(None, "optimisation", "Min learning rate", "Learning rate at the last step, and at the start of the warm-up unless Warm-up start is set. If empty, the rate decays to 0, or not at all if the schedule is auto.", "schedule!=constant", ge=0, le=10)
     decay_fraction: float = _setting(0.2, "optimisation", "Decay fraction", "Fraction of steps over which the learning rate decays at the end of the run.", "schedule=wsd", gt=0, le=1)
     warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up fraction", "Fraction of steps over which the learning rate rises linearly to its peak. Works with every schedule.", ge=0, lt=1)
-    warmup_start: float | None = _setting(None, "optimisation", "Warm-up start", "Learning rate at the first step of the warm-up. Empty: the min learning rate, or 0 if there is none.", "warmup_fraction!=0", ge=0, le=10)
+    warmup_start: float | None = _setting(None, "optimisation", "Warm-up start", "Learning rate at the first step of the warm-up. If empty, the min learning rate, or 0 if there is none.", "warmup_fraction!=0", ge=0, le=10)
     beta1: float = _setting(0.9, "optimisation", "Beta 1", "Decay rate of AdamW's running mean of the gradient.", "optimizer!=sgd", ge=0, lt=1)
     beta2: float = _setting(0.999, "optimisation", "Beta 2", "Decay rate of AdamW's running mean of the squared gradient.", "optimizer!=sgd", ge=0, lt=1)
     epsilon: float = _setting(1e-8, "optimisation", "Epsilon", "Added to the denominator of AdamW's update, for numerical stability.", "optimizer!=sgd", gt=0, le=1)
-    momentum: float | None = _setting(None, "optimisation", "Momentum", "Momentum of sgd, or Nesterov momentum of muon. Empty: 0 for sgd, 0.95 for muon.", "optimizer!=adamw", ge=0, lt=1)
+    momentum: float | None = _setting(None, "optimisation", "Momentum", "Momentum of sgd, or Nesterov momentum of muon. If empty, 0 for sgd and 0.95 for muon.", "optimizer!=adamw", ge=0, lt=1)
     weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of the trained weights: L2 with sgd, decoupled otherwise.", ge=0, le=10)
     decay_scope: Literal["all", "matrices"] = _setting("all", "optimisation", "Decay scope", "Trained weights that decay: all, as in the journal, or only matrices (no biases, norms or DoRA magnitudes).", "method=full or lora_dora, weight_decay!=0")
-    grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Maximum gradient norm. Empty: no clipping.", gt=0, le=1e6)
-    nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite steps", "What to do if the loss or gradient is not finite: stop the run, or skip the step. Ten such steps in a row always stop the run.")
+    grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Maximum gradient norm. If empty, gradients are not clipped.", gt=0, le=1e6)
+    nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite steps", "What to do if the loss or gradient is not finite: stop the run, or skip the step. Ten such steps in a row always stop it.")
     group_by_length: bool = _setting(True, "optimisation", "Group by length", "Batch examples of similar length to reduce padding. The order of the batches stays random.")
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$")] = _setting("auto", "hardware", "Device", "auto, cpu, cuda, cuda:1, ... or mps.")
@@ -123,13 +123,15 @@ class RunConfig(BaseModel):
     grad_checkpointing: bool = _setting(False, "hardware", "Gradient checkpointing", "Recompute activations in the backward pass. Saves memory, but training takes about a third longer.")
     compile: bool = _setting(False, "hardware", "Compile", "Compile the model with torch.compile. Only worthwhile on a GPU.")
 
-    eval_every: int | None = _setting(None, "cadence", "Evaluate every", "Steps between evaluations. Empty: automatic, with 8 to 40 evaluations within 8% of the training time.", ge=1)
+    eval_every: int | None = _setting(None, "cadence", "Evaluate every", "Steps between evaluations. If empty, the interval is automatic: 8 to 40 evaluations, which take at most 8% of the training time if possible.", ge=1)
     eval_examples: int = _setting(128, "cadence", "Evaluation examples", "Validation examples per evaluation, taken from the start of the split. The last evaluation also uses the whole validation set.", ge=1)
-    probe_examples: int = _setting(64, "cadence", "Probe examples", "Training examples whose loss is measured at every third evaluation, taken from the start of the file. 0: none.", ge=0)
+    probe_examples: int = _setting(64, "cadence", "Probe examples", "Training examples whose loss is measured at every third evaluation, taken from the start of the file. 0 turns this off.", ge=0)
+    early_stopping_patience: int | None = _setting(None, "cadence", "Early stopping patience", "Finish the run after this many evaluations in a row without a lower loss on the evaluation examples. If empty, it never stops early.", ge=1)
+    early_stopping_min_delta: float = _setting(0.0, "cadence", "Early stopping min delta", "A lower loss counts as an improvement only if it is lower by more than this.", "early_stopping_patience", ge=0, le=100)
     checkpoint_every: int = _setting(500, "cadence", "Checkpoint every", "Steps between checkpoints to resume from.", ge=1)
     keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights to keep when the run finishes. last: from the last step. best: from the evaluation with the lowest validation loss; these also answer the test examples. none: saves disk space. Checkpoints are deleted when the run finishes. In Results, the validation loss is always that of the last step.")
     sample_every: int = _setting(100, "cadence", "Sample every", "Steps between answers to the sample prompt.", ge=1)
-    sample_prompt: str = _setting("Suggest an alternate word for 'happy'.", "cadence", "Sample prompt", "Instruction to answer during training. Empty: none.", max_length=2000)
+    sample_prompt: str = _setting("Suggest an alternate word for 'happy'.", "cadence", "Sample prompt", "Instruction to answer during training. If empty, no samples are generated.", max_length=2000)
     max_new_tokens: int = _setting(128, "cadence", "Max new tokens", "Maximum number of tokens in an answer to a test example or the sample prompt.", ge=1, le=1024)
     # fmt: on
 
@@ -235,8 +237,11 @@ LEARNING_FIELDS = tuple(
     for name, field in RunConfig.model_fields.items()
     if typing.cast(dict[str, Any], field.json_schema_extra)["group"]
     in ("model", "data", "method", "optimisation")
+    or name in ("early_stopping_patience", "early_stopping_min_delta")
 )
 """Settings that affect learning. All other settings concern identity, hardware, evaluation or checkpoints."""
+NOISE_FIELDS = ("method", "base_model", "dataset")
+"""Settings shared by all runs with the same noise floor."""
 
 
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,6 +310,11 @@ def _problem(detail: Any) -> Problem:
     return Problem(field, detail["input"], message[0].lower() + message[1:])
 
 
+def _is_set(value: Any) -> Any:
+    """Whether a value is not None. For a column of a DataFrame, one bool per row."""
+    return value.notna() if hasattr(value, "notna") else value is not None
+
+
 CONDITIONS: dict[str | None, Callable[[Any], Any]] = {
     None: lambda values: True,
     "never": lambda values: False,
@@ -318,12 +328,13 @@ CONDITIONS: dict[str | None, Callable[[Any], Any]] = {
     "warmup_fraction!=0": lambda values: values.get("warmup_fraction") != 0,
     "optimizer!=sgd": lambda values: values.get("optimizer") != "sgd",
     "optimizer!=adamw": lambda values: values.get("optimizer") != "adamw",
+    "early_stopping_patience": lambda values: _is_set(values.get("early_stopping_patience")),
     "method=full or lora_dora, weight_decay!=0": lambda values: (
         ((values.get("method") == "full") | operator.eq(values.get("lora_dora"), True))
         & (values.get("weight_decay") != 0)
     ),
 }
-"""Conditions under which a field has an effect. Each takes the settings of one run, or of many as a DataFrame."""
+"""Conditions under which a field has an effect. Each takes the settings of one run, or those of many as a DataFrame."""
 
 
 def is_relevant(name: str, values: Mapping[str, Any]) -> bool:
@@ -354,7 +365,7 @@ def choices(field: FieldInfo) -> tuple[str, ...]:
 
 
 def base_type(field: FieldInfo) -> type:
-    """Return the type of a field without None and bounds: bool, int, float, str or tuple."""
+    """Return the type of a field, ignoring None and bounds: bool, int, float, str or tuple."""
     annotation = field.annotation
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(a for a in typing.get_args(annotation) if a is not type(None))

@@ -1,7 +1,7 @@
 """The Lab: the entry point for pages and notebooks.
 
-Owns the index and two background threads: one syncs the index with the run directories, and the other drives the queue.
-Reading runs is in `core.reading`. Commands do not open a Lab; see `core.operations`.
+Owns the index and two background threads: one syncs the index and advances studies, and the other drives the queue.
+Read access is in `core.reading`. Commands do not open a Lab; see `core.operations`.
 """
 
 import atexit
@@ -32,6 +32,7 @@ from core.scheduler.preferences import Preferences
 from core.scheduler.processes import mark_dead_runs
 from core.scheduler.queue import TRAINER_CLOSE_TIMEOUT_S, Queue, read_order
 from core.studies import study as studies_on_disk
+from core.studies.adaptive import AdaptiveStudies
 from core.studies.sweep import Sweep
 from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
@@ -92,12 +93,13 @@ class Lab(Reader):
         self._lr_tests: dict[str, Future[LRCurve]] = {}
         self._scoring: Scoring | None = None
         self._scoring_lock = threading.Lock()
+        self._adaptive = AdaptiveStudies(self.runs_dir)
         if self.read_only is None:
             discard_leftovers(self.runs_dir)
         self.refresh()
         self._queue: Queue | None = None
         if self.read_only is None:
-            self._complete_studies()
+            studies_on_disk.complete_all(self.runs_dir)
             self.refresh()
             self._queue = Queue(self.runs_dir, EXECUTORS[executor])
             self._queue_orphans()
@@ -199,7 +201,7 @@ class Lab(Reader):
     def find_lr(self, config: RunConfig, steps: int = 100) -> "Future[LRCurve]":
         """Test increasing learning rates for a few steps in a separate process, or return the test in progress.
 
-        The result has the learning rate, loss and smoothed loss of each step and a suggested learning rate; see
+        The result holds the learning rate, loss and smoothed loss of each step, and a suggested learning rate; see
         `core.training.lr_finder`. Nothing is written to the runs folder.
         """
         from core.planning import lr_test
@@ -239,7 +241,7 @@ class Lab(Reader):
         return pretrained.max_length(config)
 
     def batch(self, name: str, step: int) -> pd.DataFrame:
-        """Return the examples of a step, from the data set as it is now; see `inspection.batch`. Raises UserError."""
+        """Return a step's examples from the data set in its current state; see `inspection.batch`. Raises UserError."""
         from core.data import inspection
 
         config, recorded = self.config(name), self.step(name, step) or {}
@@ -259,7 +261,7 @@ class Lab(Reader):
         return str(uploads.store(self.runs_dir, filename, content))
 
     def uploads(self) -> list[str]:
-        """Return the paths of the uploaded data sets, the newest first."""
+        """Return the paths of the uploaded data sets, newest first."""
         return [str(path) for path in uploads.stored(self.runs_dir)]
 
     # Inference
@@ -381,7 +383,7 @@ class Lab(Reader):
         queue.add(name)
 
     def delete(self, name: str) -> str:
-        """Move a run to the trash and return the ID with which it can be restored. Raises UserError if it is being trained."""
+        """Move a run to the trash and return an ID for restoring it. Raises UserError if it is being trained."""
         queue = self._require_queue()
         id = RunDirectory.find(self.runs_dir, name).move_to_trash()
         queue.remove(name)
@@ -416,33 +418,32 @@ class Lab(Reader):
 
     # Studies
 
-    def sweep(self, planned: Sweep, study: str = "", question: str = "") -> list[str]:
-        """Create and queue the runs of a study, and return their names.
+    def sweep(self, planned: Sweep, study: str = "", question: str = "", **more: Any) -> list[str]:
+        """Create and queue the runs of a study, and return their names; see `operations.sweep`. Raises UserError.
 
         Args:
-            study: name of the study; by default, an unused name with the varied settings. If the study exists, only runs
-                that a crash prevented from being created are added.
-            question: the question that it answers.
-
-        Raises:
-            UserError: see `operations.sweep`.
+            study: name of the study; by default, an unused name made of the varied settings. If the study exists, only
+                runs that are missing after a crash are created.
+            question: the question that the study should answer.
+            more: further arguments of `operations.sweep`.
         """
         queue = self._require_queue()
         self._refuse_outside_paths(planned.base)
         name = study or studies_on_disk.unused_name(self.runs_dir, planned)
         for axis in planned.axes:
             self._refuse_outside_values(axis.fields, axis.values)
-        names = operations.sweep(self.runs_dir, name, planned, question)
+        with self._edit_lock:  # reusing a run changes its settings
+            names = operations.sweep(self.runs_dir, name, planned, question, **more)
         self._add_queued(queue, names)
         return names
 
     def extend_study(
-        self, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
+        self, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = (), runs: int = 0
     ) -> list[str]:
-        """Add seeds, or values of an axis, to a study, and queue the runs. Returns their names. Raises UserError."""
+        """Extend a study and queue the new runs; see `operations.extend_study`. Returns their names. Raises UserError."""
         queue = self._require_queue()
         self._refuse_outside_values(axis.split("="), values)
-        names = operations.extend_study(self.runs_dir, name, seeds, axis, values)
+        names = operations.extend_study(self.runs_dir, name, seeds, axis, values, runs)
         self._add_queued(queue, names)
         return names
 
@@ -455,22 +456,18 @@ class Lab(Reader):
 
     def continue_study(self, name: str) -> None:
         """Re-queue the runs that `pause_study` removed. Raises UserError."""
-        queue = self._require_queue()
-        self._add_queued(queue, operations.continue_study(self.runs_dir, name))
+        self._add_queued(self._require_queue(), operations.continue_study(self.runs_dir, name))
+
+    def edit_study(self, name: str, **texts: str) -> None:
+        """Change a study's `question`, `notes` or `summary`. Raises UserError."""
+        self._require_queue()
+        operations.edit_study(self.runs_dir, name, **texts)
 
     def _add_queued(self, queue: Queue, names: Sequence[str]) -> None:
         """Add the runs whose status is `queued` to the queue, and sync the index."""
-        for name in names:
-            run = RunDirectory(self.runs_dir / name)
-            if run.config_path.exists() and run.status() == "queued":
-                queue.add(name)
+        runs = [RunDirectory(self.runs_dir / name) for name in names]
+        queue.add(*(r.name for r in runs if r.config_path.exists() and r.status() == "queued"))
         self.refresh()
-
-    def _complete_studies(self) -> None:
-        """Create planned runs that are missing after a crash."""
-        for name in studies_on_disk.study_names(self.runs_dir):
-            with contextlib.suppress(UserError):  # a damaged file, or the disk is full
-                studies_on_disk.create_runs(self.runs_dir, self.study(name))
 
     # The machine, the index and the threads
 
@@ -550,6 +547,9 @@ class Lab(Reader):
             if self._queue:
                 with contextlib.suppress(OSError, UserError):  # retried after the next sync
                     self._mark_dead_runs()
+                    self._adaptive.prune(self._read(queries.runs_with_status, "running"))
+                    if names := self._adaptive.extend_searches(self._read):
+                        self._add_queued(self._queue, names)
 
     def _mark_dead_runs(self) -> None:
         mark_dead_runs(self.runs_dir, self._read(queries.runs_with_status, "running"))
@@ -591,7 +591,7 @@ class Lab(Reader):
             raise ConfigError(outside)
 
     def _refuse_outside_values(self, fields: Sequence[str], values: Sequence[Any]) -> None:
-        """Raise ConfigError if one of these values of some settings is a path outside the allowed folders."""
+        """Raise ConfigError if a value of one of these settings is a path outside the allowed folders."""
         for value in values:
             settings = dict.fromkeys(fields, value)
             if outside := allowed_paths.problems(settings, uploads_path(self.runs_dir)):

@@ -20,7 +20,8 @@ from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.run.names import explain_name
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
-from core.studies import study
+from core.studies import adaptive, reuse, study
+from core.studies.pruning import is_pruned
 from core.studies.study import Study
 from core.studies.sweep import Sweep
 from core.tracking import queries
@@ -37,16 +38,18 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
     from core.planning.preflight import Plan
     from core.training.lr_finder import LRCurve
 
+PRUNING_INTERVAL_S = 1.0
+"""How often the command `sweep` checks whether to prune the current run, in seconds."""
 KILL_AFTER_S = 30.0
 """A second stop request this long after the first kills the trainer."""
 EXECUTOR_NAMES = tuple(EXECUTORS)
-ExportFormat = Literal["capsule"]
+ExportFormat = Literal["capsule", "report"]
 
 
 def stop(runs_dir: Path, name: str) -> None:
     """Stop a run.
 
-    A queued run is withdrawn. A running one saves a checkpoint and stops. If it has not stopped after KILL_AFTER_S
+    A queued run is withdrawn. A run in training saves a checkpoint and stops. If it has not stopped after KILL_AFTER_S
     seconds, another call kills it. Raises UserError if the run has ended or does not exist.
     """
     run = RunDirectory.find(runs_dir, name)
@@ -118,22 +121,34 @@ def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
 def export(
     runs_dir: Path, name: str, path: Path, format: ExportFormat, replace: bool = False
 ) -> int:
-    """Write a run to a file and return the size of the file in bytes.
+    """Write a run or a study to a file and return the size of the file in bytes.
 
     Args:
-        format: `capsule`, a self-contained HTML file; see `core.exchange.capsule`.
+        format: `capsule` writes a run as a self-contained HTML file; see `core.exchange.capsule`. `report` writes a
+            study as an HTML file or, if the path ends in .zip, as Markdown with pictures; see
+            `core.exchange.study_report`.
         replace: replace an existing file, atomically.
 
     Raises:
-        UserError: the run does not exist, the file exists and `replace` is off, or the file cannot be written.
+        UserError: the run or study does not exist, the file exists and `replace` is false, or it cannot be written.
     """
-    assert format == "capsule"
     if path.is_dir():
         raise UserError(f"{path} is a directory. Name a file.")
     if path.exists() and not replace:
         raise UserError(f"{path} already exists. Use --force to replace it.")
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: directory not found")
+    content = (
+        _capsule(runs_dir, name) if format == "capsule" else _study_report(runs_dir, name, path)
+    )
+    try:
+        files.replace_bytes(path, content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+    return len(content)
+
+
+def _capsule(runs_dir: Path, name: str) -> bytes:
     from core.exchange import capsule, run_record  # imports Plotly and SciPy
 
     RunDirectory.find(runs_dir, name)
@@ -141,12 +156,21 @@ def export(
         record = run_record.collect(
             runs_dir, name, lambda query, *args, **options: query(index.cursor(), *args, **options)
         )
-    content = capsule.render(record)
-    try:
-        files.replace_bytes(path, content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from None
-    return len(content)
+    return capsule.render(record)
+
+
+def _study_report(runs_dir: Path, name: str, path: Path) -> bytes:
+    from core.exchange import study_record, study_report  # imports Plotly and SciPy
+
+    suffix = path.suffix.lower()
+    if suffix not in (".html", ".zip"):
+        raise UserError(f"{path} must end in .html, or in .zip for Markdown with pictures.")
+    found = study.find(runs_dir, name)
+    with contextlib.closing(read_index(runs_dir)) as index:
+        record = study_record.collect(
+            lambda query, *args, **options: query(index.cursor(), *args, **options), found
+        )
+    return study_report.render(record, "html" if suffix == ".html" else "md")
 
 
 def reindex(runs_dir: Path) -> int:
@@ -239,7 +263,7 @@ def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple
         follow(run, offset, thread.is_alive, console)
     except KeyboardInterrupt:
         run.request_stop()
-        console.print("Stopping after the current step ...")
+        console.print("Stopping after the current step…")
     finally:
         thread.join()
     last_event = run.statuses()[-1]
@@ -247,15 +271,46 @@ def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple
 
 
 def train_member(runs_dir: Path, name: str, executor: str, console: "Console") -> str | None:
-    """Train a run of a study, or resume it, unless it has finished, failed or been deleted. Returns its final status."""
-    run = RunDirectory(runs_dir / name)
+    """Train a run of a study, or resume it, unless it has finished, failed, been pruned or been deleted.
+
+    If another process is training the run, wait until that ends.
+
+    Returns:
+        The final status, `pruned` for a pruned run, or None if it was deleted.
+    """
+    run, pruner = RunDirectory(runs_dir / name), adaptive.AdaptiveStudies(runs_dir)
+    if run.is_alive():
+        console.print(f"{name}: waiting for the process that is training it")
+    while run.is_alive():
+        time.sleep(PRUNING_INTERVAL_S)
     if not run.config_path.exists():
         return None
-    if (status := run.status()) in ("finished", "failed"):
-        return status
-    if status in ENDED_STATUSES:
+    if run.status() in ENDED_STATUSES:
+        status = _final_status(run)
+        if status in ("finished", "failed", "pruned"):
+            return status
         requeue(runs_dir, name)
-    return train(runs_dir, name, executor, console)[0]
+    has_ended = threading.Event()
+
+    def prune() -> None:
+        while not has_ended.wait(PRUNING_INTERVAL_S):
+            with contextlib.suppress(OSError, UserError):
+                pruner.prune([name])
+
+    thread = threading.Thread(target=prune, name="pruning")
+    thread.start()
+    try:
+        train(runs_dir, name, executor, console)
+    finally:
+        has_ended.set()
+        thread.join()
+    return _final_status(run)
+
+
+def _final_status(run: RunDirectory) -> str:
+    """Return the status of a run, or `pruned`."""
+    last = (run.statuses() or [{"status": "queued"}])[-1]
+    return "pruned" if is_pruned(last["status"], last.get("reason")) else str(last["status"])
 
 
 def wait_until_ended(runs_dir: Path, name: str, timeout: float) -> str | None:
@@ -301,24 +356,66 @@ def generate(
         yield answer
 
 
-def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
+def sweep(
+    runs_dir: Path,
+    name: str,
+    planned: Sweep,
+    question: str = "",
+    reused: Mapping[str, str] | None = None,
+) -> list[str]:
     """Create the missing runs of a new or existing study, and return the names of all its runs.
 
-    Deleted and damaged runs are left out. Raises UserError if the sweep is invalid, or a study with this name has a
-    different sweep.
+    Deleted and damaged runs are left out. Raises UserError if the sweep is invalid, the disk is too small for the runs, or
+    a study with this name has a different sweep.
+
+    Args:
+        reused: finished runs that replace planned runs of a new study; see `reuse.check`.
     """
-    if (file_name := study.file_name(name)) in study.study_names(runs_dir):
-        existing = study.find(runs_dir, file_name)
-        if (existing.sweep.base, existing.sweep.axes) != (planned.base, planned.axes):
-            raise UserError(f"study = {name!r}: a study with this name has a different sweep")
-    else:
-        existing = study.plan(runs_dir, name, planned, question)
-    study.create_runs(runs_dir, existing)
-    return [run.name for run in _existing_members(runs_dir, existing)]
+    with study.locked(runs_dir):
+        if (file_name := study.file_name(name)) in study.study_names(runs_dir):
+            existing = study.find(runs_dir, file_name)
+            study.check_repeated(existing, planned)
+        else:
+            combinations = planned.combinations()
+            reuse.check(runs_dir, planned, file_name, reused or {})
+            is_search = planned.mode == "search"
+            count = planned.max_combinations if is_search else len(combinations)
+            _check_disk(runs_dir, planned, combinations, count * len(planned.seeds))
+            existing = study.plan(runs_dir, name, planned, question)
+            if reused:
+                existing = reuse.with_reused(runs_dir, existing, reused)
+        study.create_runs(runs_dir, existing)
+        return [run.name for run in _existing_members(runs_dir, existing)]
+
+
+def _check_disk(
+    runs_dir: Path, planned: Sweep, combinations: Sequence[Mapping[str, Any]], runs: int
+) -> None:
+    """Raise UserError if the disk is too small for this number of new runs."""
+    from core.planning import preflight  # imports PyTorch, which takes seconds
+
+    configs = [planned.base.changed(**values) for values in combinations]
+    preflight.check_disk(configs, runs, runs_dir)
+
+
+def extend_search(runs_dir: Path, name: str) -> list[str]:
+    """Create the next runs of a search if all of its runs have ended, and return their names.
+
+    Returns an empty list if the search has ended or is paused, and for any other study. Raises UserError.
+    """
+    found = study.find(runs_dir, study.file_name(name))
+    if found.sweep.mode != "search" or found.is_paused:
+        return []
+    with contextlib.closing(read_index(runs_dir)) as index:
+        created = adaptive.extend_search(
+            runs_dir, found, lambda query, *args: query(index.cursor(), *args)
+        )
+        return created or []
 
 
 def studies(runs_dir: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one row per study: name, runs, finished, failed, queued, deleted, seeds, axes, is_paused, question.
+    """Return one row per study: name, runs, finished, failed, queued, pruned, deleted, mode, max_runs, seeds, axes,
+    is_paused, question.
 
     A study whose file is damaged has only a name and an `error`.
 
@@ -333,53 +430,78 @@ def studies(runs_dir: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
             rows.append({"name": name, "error": str(error)})
             continue
         names = [member.name for member in found.members]
-        statuses = frame.loc[frame["name"].isin(names) & (frame["study"] == name), "status"]
+        runs = frame[frame["name"].isin(names) & (frame["study"] == name)]
+        statuses = runs["status"]
         rows.append({
             "name": name,
             "runs": len(names),
             **{status: int((statuses == status).sum()) for status in ("finished", "failed", "queued")},
+            "pruned": sum(map(is_pruned, statuses, runs["reason"])),
             "deleted": len(names) - len(statuses) if found.is_complete else 0,
+            "mode": found.sweep.mode,
+            "max_runs": found.sweep.max_runs,
             "seeds": len(found.sweep.seeds),
             "axes": {axis.name: [*axis.values] for axis in found.sweep.axes},
-            "is_paused": bool(found.paused),
+            "is_paused": found.is_paused,
             "question": found.question,
         })  # fmt: skip
     return rows
 
 
 def extend_study(
-    runs_dir: Path, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
+    runs_dir: Path,
+    name: str,
+    seeds: int = 0,
+    axis: str = "",
+    values: Sequence[Any] = (),
+    runs: int = 0,
 ) -> list[str]:
-    """Add seeds or values to a study and create its new runs. Returns their names. Raises UserError."""
-    found = study.find(runs_dir, name)
-    extended = study.extended(found, seeds, axis, values)
-    if found.is_complete:
-        extended = replace(extended, deleted=study.missing(runs_dir, found))
-    study.write(runs_dir, extended)
-    return study.create_runs(runs_dir, extended)
+    """Add seeds or values to a study, or runs to a search; create the runs and return their names. Raises UserError."""
+    with study.locked(runs_dir):
+        found = study.find(runs_dir, name)
+        taken = study.taken_names(runs_dir)
+        extended = study.extended(found, seeds, axis, values, runs, taken)
+        added = len(extended.members) - len(found.members) + runs
+        _check_disk(runs_dir, extended.sweep, extended.combinations, added)
+        if found.is_complete:
+            extended = replace(extended, deleted=study.missing(runs_dir, found))
+        study.write(runs_dir, extended)
+        return study.create_runs(runs_dir, extended)
 
 
 def pause_study(runs_dir: Path, name: str) -> list[str]:
-    """Withdraw the queued runs of a study, and return their names. The current run continues. Raises UserError."""
-    found = study.find(runs_dir, name)
-    withdrawn = []
-    for run in _existing_members(runs_dir, found):
-        if run.status() == "queued":
-            stop(runs_dir, run.name)
-            withdrawn.append(run.name)
-    study.write(runs_dir, replace(found, paused=(*found.paused, *withdrawn)))
-    return withdrawn
+    """Withdraw the queued runs of a study, and return their names. The current run continues.
+
+    A paused search does not create more runs. Raises UserError.
+    """
+    with study.locked(runs_dir):
+        found = study.find(runs_dir, name)
+        members = _existing_members(runs_dir, found)
+        queued = [run.name for run in members if run.status() == "queued"]
+        # First, so that `continue_study` finds the withdrawn runs if the program is killed in between.
+        study.write(runs_dir, replace(found, paused=(*found.paused, *queued), is_paused=True))
+        for run_name in queued:
+            stop(runs_dir, run_name)
+    return queued
 
 
 def continue_study(runs_dir: Path, name: str) -> list[str]:
     """Mark the runs withdrawn by `pause_study` as queued, and return their names. Raises UserError."""
-    found = study.find(runs_dir, name)
-    paused = [r.name for r in _existing_members(runs_dir, found) if r.name in found.paused]
-    requeued = [name for name in paused if RunDirectory(runs_dir / name).status() == "stopped"]
-    for run_name in requeued:
-        requeue(runs_dir, run_name)
-    study.write(runs_dir, replace(found, paused=()))
+    with study.locked(runs_dir):
+        found = study.find(runs_dir, name)
+        paused = [r for r in _existing_members(runs_dir, found) if r.name in found.paused]
+        requeued = [run.name for run in paused if run.status() == "stopped"]
+        for run_name in requeued:
+            requeue(runs_dir, run_name)
+        study.write(runs_dir, replace(found, paused=(), is_paused=False))
     return requeued
+
+
+def edit_study(runs_dir: Path, name: str, **texts: Any) -> None:
+    """Change a study's `question`, `notes` or `summary`. Raises UserError."""
+    assert texts.keys() <= {"question", "notes", "summary"}
+    with study.locked(runs_dir):
+        study.write(runs_dir, replace(study.find(runs_dir, name), **texts))
 
 
 def _existing_members(runs_dir: Path, found: Study) -> list[RunDirectory]:

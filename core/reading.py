@@ -1,21 +1,28 @@
 """The read-only part of the Lab.
 
-Tables come from the index, settings and logs from the run directories.
+Tables come from the index; settings and logs come from the run directories.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pandas as pd
 
 from core import operations
 from core.config import RunConfig
+from core.errors import UserError
 from core.run.directory import RunDirectory
 from core.studies import study as studies_on_disk
 from core.studies.study import Study
+from core.studies.sweep import Sweep
 from core.tracking import queries
+
+if TYPE_CHECKING:  # imports PyTorch and SciPy, which takes seconds
+    from core.studies.noise import Noise
+    from core.studies.planning import SweepPlan
 
 Result = TypeVar("Result")
 Curves = dict[str, pd.DataFrame]
@@ -33,11 +40,11 @@ class Reader(ABC):
 
     @abstractmethod
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
-        """Run a query of `core.tracking.queries` on the index."""
+        """Run a query from `core.tracking.queries` on the index."""
 
     @abstractmethod
     def _read_cached(self, query: Callable[..., Result]) -> Result:
-        """Return the result of a query without arguments, from a cache if the index has not changed."""
+        """Return the result of a query without arguments. It is cached until the index changes."""
 
     def runs(self) -> pd.DataFrame:
         """Return all runs with their settings and results; see `queries.results`."""
@@ -128,6 +135,17 @@ class Reader(ABC):
         """Return a study. Raises UserError if it does not exist or its file is damaged."""
         return studies_on_disk.find(self.runs_dir, name)
 
+    def plan_sweep(self, sweep: Sweep, study: str = "", reuse: bool = False) -> "SweepPlan":
+        """Plan a study without launching it; see `core.studies.planning`. Problems are listed in the plan.
+
+        Args:
+            study: name of the study; by default, an unused name with the varied settings.
+            reuse: use finished runs with the same settings, if they belong to no study, instead of training them again.
+        """
+        from core.studies.planning import plan_sweep  # imports PyTorch
+
+        return plan_sweep(self.runs_dir, sweep, study, self.runs() if reuse else None)
+
     def effects(
         self, metric: str = "val_loss", study: str | None = None, margin: float | None = None
     ) -> pd.DataFrame:
@@ -145,13 +163,123 @@ class Reader(ABC):
         return study_effects(self._read, metric, self.study(study) if study else None, margin)
 
     def seed_noise(self, metric: str = "val_loss") -> pd.DataFrame:
-        """Return the seed-to-seed standard deviation of a metric; see `core.studies.effects.noise_floors`.
+        """Return the seed-to-seed standard deviation of a metric: method, base_model, dataset, sd, low, high, df.
 
-        A difference between two runs below this deviation is likely to be noise.
+        Deviations of losses and of time are relative. For the limit below which a difference between two runs is
+        within the noise, see `core.statistics.comparisons.noise_limit`.
 
         Raises:
-            UserError: the metric is unknown or is measured on test items.
+            UserError: the metric is unknown.
+        """
+        return self.noise([metric])[metric].table()
+
+    def noise(self, metrics: Sequence[str], runs: pd.DataFrame | None = None) -> "dict[str, Noise]":
+        """Return the noise floors of some metrics; see `core.studies.noise`.
+
+        Args:
+            metrics: as in `effects`.
+            runs: the result of `runs()`, to avoid reading it again.
+
+        Raises:
+            UserError: a metric is unknown.
         """
         from core.studies.analysis import seed_noise  # imports SciPy
 
-        return seed_noise(self._read, metric)
+        return seed_noise(self._read, metrics, runs)
+
+    def study_summary(
+        self, name: str, metric: str = "val_loss", margin: float | None = None
+    ) -> pd.DataFrame:
+        """Return one row per combination of a study's settings; see `core.studies.summary`.
+
+        If the study's file is damaged, the settings that differ between its runs count as varied.
+
+        Raises:
+            UserError: the metric does not exist, or the margin is not positive.
+        """
+        from core.studies.analysis import study_summary  # imports SciPy
+
+        return study_summary(self._read, name, self._readable_study(name), metric, margin)
+
+    def best_combinations(self, metric: str = "val_loss") -> dict[str, dict[str, Any]]:
+        """Return the row of `study_summary` with the best mean, for each study that has finished runs."""
+        from core.studies.analysis import best_combinations  # imports SciPy
+
+        names = studies_on_disk.study_names(self.runs_dir)
+        found = [study for name in names if (study := self._readable_study(name))]
+        return best_combinations(self._read, found, metric)
+
+    def double_changes(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the pairs of a study's groups that differ by exactly two changes; see `core.studies.effects`.
+
+        Raises:
+            UserError: the study or the metric does not exist.
+        """
+        from core.studies.analysis import study_double_changes  # imports SciPy
+
+        return study_double_changes(self._read, self.study(study), metric)
+
+    def seeds_needed(
+        self, study: str, metric: str = "val_loss", margin: float | None = None
+    ) -> tuple[int, int, int] | None:
+        """Return how many seeds are needed to detect a difference of `margin` in a study: low, estimate, high.
+
+        None if the noise between seeds is unknown; see `core.studies.analysis.seeds_needed`.
+        """
+        from core.studies.analysis import seeds_needed  # imports SciPy
+
+        return seeds_needed(self._read, study, metric, margin)
+
+    def study_runs(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the runs of a study with the columns `value` and `diverged`; see `core.studies.analysis.study_runs`.
+
+        Raises:
+            UserError: the study or the metric does not exist.
+        """
+        from core.studies.analysis import study_runs  # imports SciPy
+
+        return study_runs(self._read, self.study(study), metric)
+
+    def study_means(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return one row per combination of a study's settings, as in `study_summary`, but without verdicts.
+
+        Faster than `study_summary`. The metric can also be `relative_update`.
+
+        Raises:
+            UserError: the study or the metric does not exist.
+        """
+        from core.studies.analysis import means  # imports SciPy
+
+        return means(self._read, self.study(study), metric)
+
+    def importance(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the importance of each varied setting of a study; see `core.studies.importance`.
+
+        Raises:
+            UserError: the study or the metric does not exist, or there are too few runs.
+        """
+        from core.studies.analysis import field_importance  # imports SciPy and Optuna
+
+        return field_importance(self._read, self.study(study), metric)
+
+    def study_report(self, name: str, format: Literal["html", "md"] = "html") -> bytes:
+        """Return the report on a study; see `core.exchange.study_report`. Raises UserError.
+
+        Args:
+            format: `html` for a file that works offline, `md` for a ZIP archive with Markdown and pictures.
+        """
+        from core.exchange import study_record, study_report  # imports Plotly and SciPy
+
+        return study_report.render(study_record.collect(self._read, self.study(name)), format)
+
+    def study_conclusions(self, name: str) -> list[str]:
+        """Return the generated summary of a study, one sentence per effect. Raises UserError."""
+        from core.exchange import study_record  # imports SciPy
+
+        return study_record.conclusions(self._read, self.study(name))
+
+    def _readable_study(self, name: str) -> Study | None:
+        """Return a study, or None if its file is damaged or does not exist."""
+        with contextlib.suppress(UserError):
+            return self.study(name)
+        return None

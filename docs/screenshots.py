@@ -1,15 +1,17 @@
 """Take the pictures in README.md and docs: `python -m docs.screenshots` (`make screenshots`).
 
-Trains and scores the demo runs in a temporary folder, serves the dashboard on them, and writes every page in light and
-dark to docs/pictures. Needs Chromium, like the browser tests.
+Trains and scores the demo runs and trains the tutorial's study in temporary folders, serves the dashboard on them, and
+writes every page in light and dark to docs/pictures. Needs Chromium, like the browser tests.
 
-    --runs-dir DIR   use a copy of existing demo runs instead of training them
-    --only NAME ...  take only these pictures
+    --runs-dir DIR    use a copy of existing demo runs instead of training them
+    --study-dir DIR   use a copy of an existing folder with the tutorial's study
+    --only NAME ...   take only these pictures
 """
 
 import argparse
 import io
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -39,6 +41,8 @@ STABLE_MS = 1500
 TIMEOUT_S = 60
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
 CAPSULE_RUN = "demo-lora-16"
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+STUDY = "scaling-and-rank"
 
 
 class Picture(NamedTuple):
@@ -58,30 +62,55 @@ PICTURES = (
     Picture("scoring", "scoring?run=demo-full&run=demo-lora-16", "Scoring"),
     Picture("capsule", "", CAPSULE_RUN),
 )
+STUDY_PICTURES = (
+    Picture("study", f"studies?study={STUDY}", STUDY),
+    Picture("study-effects", f"studies?study={STUDY}&tab=Effects", STUDY),
+    Picture("study-why", f"studies?study={STUDY}&tab=Why", STUDY),
+)
 
 
 def main() -> None:
     """Take the pictures. Fails if one is larger than MAX_BYTES or all are larger than MAX_TOTAL_BYTES."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     parser.add_argument("--runs-dir", type=Path)
-    parser.add_argument("--only", nargs="+", choices=[p.name for p in PICTURES])
+    parser.add_argument("--study-dir", type=Path)
+    parser.add_argument("--only", nargs="+", choices=[p.name for p in PICTURES + STUDY_PICTURES])
     options = parser.parse_args()
-    pictures = [p for p in PICTURES if not options.only or p.name in options.only]
+    pictures, study_pictures = (
+        [p for p in group if not options.only or p.name in options.only]
+        for group in (PICTURES, STUDY_PICTURES)
+    )
     PICTURES_DIR.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         runs_dir, capsule = Path(folder) / "runs", Path(folder) / "capsule.html"
-        if options.runs_dir:
-            shutil.copytree(options.runs_dir, runs_dir)
-        else:
-            _core("demo", "--runs-dir", runs_dir)
-        _core("export", CAPSULE_RUN, capsule, "--format", "capsule", "--runs-dir", runs_dir)
-        with _dashboard(runs_dir) as address:
-            _photograph(pictures, address, capsule.as_uri())
+        if pictures:
+            if options.runs_dir:
+                shutil.copytree(options.runs_dir, runs_dir)
+            else:
+                _core("demo", "--runs-dir", runs_dir)
+            _core("export", CAPSULE_RUN, capsule, "--format", "capsule", "--runs-dir", runs_dir)
+            with _dashboard(runs_dir) as address:
+                _photograph(pictures, address, capsule.as_uri())
+        study_dir = Path(folder) / "study"
+        if study_pictures:
+            if options.study_dir:
+                shutil.copytree(options.study_dir, study_dir)
+            else:
+                _core(*sweep_arguments(), "--runs-dir", study_dir)
+            with _dashboard(study_dir) as address:
+                _photograph(study_pictures, address)
     sizes = {path.name: path.stat().st_size for path in sorted(PICTURES_DIR.glob("*.png"))}
     print("\n".join(f"{name}: {size / 1000:.0f} kB" for name, size in sizes.items()))
     too_large = [name for name, size in sizes.items() if size > MAX_BYTES]
     if too_large or sum(sizes.values()) > MAX_TOTAL_BYTES:
         sys.exit(f"error: too large: {', '.join(too_large) or 'all pictures together'}")
+
+
+def sweep_arguments() -> list[str]:
+    """Return the arguments of the command in the tutorial that trains its study."""
+    text = TUTORIAL.read_text(encoding="utf-8").replace("\\\n", " ")
+    command = next(line for line in text.splitlines() if "-m core sweep" in line)
+    return shlex.split(command.partition("-m core ")[2])
 
 
 def _core(*arguments: object) -> None:
@@ -119,7 +148,7 @@ def _responds(address: str) -> bool:
     return True
 
 
-def _photograph(pictures: list[Picture], address: str, capsule: str) -> None:
+def _photograph(pictures: list[Picture], address: str, capsule: str = "") -> None:
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     expect.set_options(timeout=TIMEOUT_S * 1000)
     with sync_playwright() as playwright:

@@ -18,18 +18,15 @@ state = PageState("compare", PARAMETERS)
 with st.container(horizontal=True, vertical_alignment="center"):
     st.title("Compare", width="stretch")
     copy_link()
-    wanted = state.value("answers")
-    view = state.widget(
-        st.segmented_control,
+    view = state.select(
         "Answers",
+        list(VIEWS),
         "answers",
-        wanted if wanted in VIEWS else "Stored",
-        options=list(VIEWS),
+        draw=st.segmented_control,
         required=True,
         label_visibility="collapsed",
         help="Stored: each run's answers to its test set. Live: answers to any prompt, generated on demand.",
     )
-state.show("answers", *([] if view == "Stored" else [view]))
 notices = st.container()
 VIEWS[view](lab, state)
 with notices:

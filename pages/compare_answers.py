@@ -1,20 +1,26 @@
 """The stored view of the Compare page: one row per test prompt, one column per run.
 
-One prompt may be the current one: it is shown in full, stays in view, and moves with the keyboard.
+At most one prompt is current: it is shown in full and kept in view. Shortcut keys move to the next or previous prompt.
 """
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import pandas as pd
 import streamlit as st
 
+from core.errors import UserError
 from core.lab import Lab
-from core.views import comparison, formats, report
+from core.views import comparison, differences, formats, report
 from core.views.comparison import FILTERS, SORTS, Prompt
 from core.views.search import differing_words, search
+from core.views.tables import records
+from pages.ui import baseline
 from pages.ui.compared_runs import select_runs
 from pages.ui.page_state import PageState
 from pages.ui.run_links import run_link
+from pages.ui.run_pair import show_pair
 from pages.ui.text import escape_markdown, text_html, words_html
 
 MAX_RUNS = 6
@@ -25,7 +31,7 @@ BEST_MATCH = "Best match"
 EXACT = "Exact match"
 NOT_CHOSEN = "Not among the selected runs"
 PLACE = "prompt", "page"
-"""URL parameters of the position in the list. Cleared when the list changes."""
+"""URL parameters for the position in the list. Cleared when the list changes."""
 SCROLL_JS = """
 export default function ({ data }) {
   if (window.shownPrompt === data.prompt) return;
@@ -34,6 +40,23 @@ export default function ({ data }) {
 }
 """
 scroll_to_current = st.components.v2.component("scroll_to_current_prompt", js=SCROLL_JS)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The prompts that match the search and the filter, and the position in them.
+
+    Args:
+        prompts: All prompts.
+        shown: The matching prompts, in order.
+        position: Position of the current prompt in `shown`, or None.
+        page: Number of the page, starting at 0.
+    """
+
+    prompts: Sequence[Prompt]
+    shown: Sequence[Prompt]
+    position: int | None
+    page: int
 
 
 def show_stored(lab: Lab, state: PageState) -> None:
@@ -57,29 +80,27 @@ def show_stored(lab: Lab, state: PageState) -> None:
         return
     summary = st.container()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        query = state.widget(
-            st.text_input,
+        query = state.text(
             "Find a prompt",
             "search",
-            state.value("search") or "",
             on_change=lambda: state.clear("sort", *PLACE),  # best match first
             placeholder="e.g. synonym for happy",
             icon=":material/search:",
-        ).strip()
+        )
         filter, a, b = _select_filter(state, names)
-        measure, scores = _select_scores(lab, state, names)
+        measure, metric, scores = _select_scores(lab, state, names)
         sort = _select_sort(state, len(names) > 1, bool(query))
-    state.show("search", *([query] if query else []))
     prompts = comparison.prompts(lab.answers(names), scores)
     if a != b:
         with summary:
             _show_record(prompts, a, b, measure)
+            _show_noise(lab, results, prompts, a, b, metric)
     matches = search([prompt.text for prompt in prompts], query)
     found = [prompts[i] for i in matches] if query else prompts
     shown = comparison.matching(found, filter, a, b)
     if sort != BEST_MATCH:
         shown = comparison.arranged(shown, sort, a, b)
-    position, page = _current(state, prompts, shown)
+    listing = Listing(prompts, shown, *_current(state, prompts, shown))
     if not shown:
         st.info(f"No prompts match this {'search' if query and not found else 'filter'}.")
         return
@@ -87,19 +108,20 @@ def show_stored(lab: Lab, state: PageState) -> None:
     st.html(f"<style>.st-key-compare-table {{ {columns} }}</style>")
     with st.container(key="compare-table"):
         colors = dict(zip(results["name"], results["color"], strict=True))
-        _show_header(state, names, colors, shown, prompts, position, page, (a, b), scores is None)
-        first = page * PAGE_SIZE
+        with st.container(key="compare-header"):
+            _show_moves(state, listing)
+            _show_names(names, colors, (a, b), prompts, scores is None)
+        first = listing.page * PAGE_SIZE
         for place, prompt in enumerate(shown[first : first + PAGE_SIZE], first):
-            _show_row(state, prompt, names, place, place == position, scores is None)
-    _show_pager(state, shown, page)
-    scroll_to_current(
-        data={"prompt": None if position is None else shown[position].id}, key="scroll_to_current"
-    )
+            _show_row(state, prompt, names, place, place == listing.position, scores is None)
+    _show_pager(state, shown, listing.page)
+    current = None if listing.position is None else shown[listing.position].id
+    scroll_to_current(data={"prompt": current}, key="scroll_to_current")
     st.caption("Words that differ from the reference are highlighted.")
 
 
 def _select_filter(state: PageState, names: Sequence[str]) -> tuple[str, str, str]:
-    """Let the user choose which prompts to show, and the runs A and B. A single run is both."""
+    """Let the user choose which prompts to show, and the runs A and B. If there is a single run, it is both."""
     if len(names) < 2:
         return next(iter(FILTERS)), names[0], names[0]
 
@@ -122,11 +144,12 @@ def _select_filter(state: PageState, names: Sequence[str]) -> tuple[str, str, st
 
 def _select_scores(
     lab: Lab, state: PageState, names: Sequence[str]
-) -> tuple[str, dict[tuple[str, comparison.Example], float] | None]:
+) -> tuple[str, str, dict[tuple[str, comparison.Example], float] | None]:
     """Let the user choose how answers are scored.
 
     Returns:
-        The name of the measure, and the scores by run and example, or None for exact matches.
+        The name of the measure; its metric, which is `exact` or a judge's ID; and the scores by run and example, which
+        are None for exact matches.
     """
     judged = lab.scoring.answers(names).without_bases()
     verdicts = lab.scoring.verdicts(judged)
@@ -144,13 +167,13 @@ def _select_scores(
         width=170,
     )
     if measure == EXACT:
-        return "exact match", None
+        return "exact match", differences.EXACT, None
     rows = lab.scoring.example_scores(verdicts[verdicts["id"] == labels[measure]])
     scores = {
         (run, (instruction, input, reference)): score
         for run, instruction, input, reference, score in rows.itertuples(index=False)
     }
-    return measure, scores
+    return measure, labels[measure], scores
 
 
 def _select_sort(state: PageState, has_pair: bool, has_query: bool) -> str:
@@ -167,7 +190,7 @@ def _select_sort(state: PageState, has_pair: bool, has_query: bool) -> str:
 
 
 def _show_record(prompts: Sequence[Prompt], a: str, b: str, measure: str) -> None:
-    """Show how often A does better than B, with a link to the test of this difference."""
+    """Show how often A does better than B, with a link to the page that tests the difference."""
     sentence = comparison.record(prompts, a, b).sentence(a, b, measure)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{escape_markdown(sentence)}**", width="content")
@@ -177,6 +200,23 @@ def _show_record(prompts: Sequence[Prompt], a: str, b: str, measure: str) -> Non
             icon=":material/balance:",
             query_params=[("run", a), ("run", b)],
         )
+
+
+def _show_noise(
+    lab: Lab, results: pd.DataFrame, prompts: Sequence[Prompt], a: str, b: str, metric: str
+) -> None:
+    """Show whether A's mean score differs from B's by more than the noise."""
+    means = comparison.mean_scores(prompts, a, b)
+    if means is None:
+        return
+    scale = 0.01 if metric == differences.EXACT else 1.0
+    rows = {row["name"]: row for row in records(results[results["name"].isin([a, b])])}
+    title = "exact answers" if metric == differences.EXACT else "mean score"
+    try:
+        noise = baseline.noise(lab, [metric], results)[metric]
+    except UserError:  # the judge has scored too few answers
+        return
+    show_pair(lab, rows[b], rows[a], noise, (scale * means[1], scale * means[0]), title)
 
 
 def _current(
@@ -211,50 +251,45 @@ def _open(state: PageState, id: str | None, page: int = 0) -> None:
     state.set("page", str(page + 1))
 
 
-def _show_header(
-    state: PageState,
+def _show_moves(state: PageState, listing: Listing) -> None:
+    """Draw buttons to move between prompts, and the position in the list."""
+    shown, position = listing.shown, listing.position
+    after = listing.page * PAGE_SIZE if position is None else position + 1
+    before = -1 if position is None else position - 1
+    with st.container(key="compare-moves"):
+        with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+            for label, shortcut, target in (("Previous", "K", before), ("Next", "J", after)):
+                id = shown[target].id if 0 <= target < len(shown) else None
+                st.button(
+                    label, shortcut=shortcut, disabled=id is None, on_click=_open, args=(state, id)
+                )
+        st.caption(_place(listing))
+
+
+def _show_names(
     names: Sequence[str],
     colors: Mapping[str, str],
-    shown: Sequence[Prompt],
-    prompts: Sequence[Prompt],
-    position: int | None,
-    page: int,
     pair: tuple[str, str],
+    prompts: Sequence[Prompt],
     is_exact: bool,
 ) -> None:
-    """Draw the row that stays in view: buttons to move between prompts, and the names of the runs."""
-    after = page * PAGE_SIZE if position is None else position + 1
-    before = -1 if position is None else position - 1
-    with st.container(key="compare-header"):
-        with st.container(key="compare-moves"):
-            with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-                for label, shortcut, target in (("Previous", "K", before), ("Next", "J", after)):
-                    id = shown[target].id if 0 <= target < len(shown) else None
-                    st.button(
-                        label,
-                        shortcut=shortcut,
-                        disabled=id is None,
-                        on_click=_open,
-                        args=(state, id),
-                    )
-            st.caption(_place(len(shown), len(prompts), position, page))
-        with st.container(key="compare-names"):
-            for name in names:
-                with st.container(gap=None):
-                    run_link(name, colors[name], "compare")
-                    letters = [
-                        letter for letter, run in zip("AB", pair, strict=True) if run == name
-                    ]
-                    letter = f"{letters[0]} · " if len(names) > 1 and letters else ""
-                    st.caption(letter + _summary(prompts, name, is_exact))
+    """Draw the names of the runs, with their letters and mean scores."""
+    with st.container(key="compare-names"):
+        for name in names:
+            with st.container(gap=None):
+                run_link(name, colors[name], "compare")
+                letters = [letter for letter, run in zip("AB", pair, strict=True) if run == name]
+                letter = f"{letters[0]} · " if len(names) > 1 and letters else ""
+                st.caption(letter + _summary(prompts, name, is_exact))
 
 
-def _place(shown: int, total: int, position: int | None, page: int) -> str:
+def _place(listing: Listing) -> str:
     """Return the position in the list of prompts as text."""
+    shown, total = len(listing.shown), len(listing.prompts)
     listed = f"{shown:,} prompts" if shown == total else f"{shown:,} of {total:,} prompts"
-    if position is not None:
-        return f"Prompt {position + 1:,} · {listed}"
-    first = page * PAGE_SIZE
+    if listing.position is not None:
+        return f"Prompt {listing.position + 1:,} · {listed}"
+    first = listing.page * PAGE_SIZE
     return f"{first + 1:,} to {min(shown, first + PAGE_SIZE):,} · {listed}"
 
 
@@ -318,7 +353,7 @@ def _cell(prompt: Prompt, name: str, is_exact: bool) -> str:
 
 
 def _show_pager(state: PageState, shown: Sequence[Prompt], page: int) -> None:
-    """Draw buttons for the previous and the next page, unless one page shows everything."""
+    """Draw buttons for the previous and next pages, unless everything fits on one page."""
     pages = -(-len(shown) // PAGE_SIZE)
     if pages < 2:
         return

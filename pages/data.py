@@ -6,13 +6,16 @@ import pandas as pd
 import streamlit as st
 
 from core.config import RunConfig
-from core.views import charts
+from core.views import charts, formats
 from core.views.search import search
 from core.views.tables import records
+from pages.launch_source import open_launch
 from pages.ui import runtime
+from pages.ui.copy_link import copy_link
 from pages.ui.dataset_size import SPLITS, show_size
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
+from pages.ui.page_state import PageState
 from pages.ui.run_links import run_link
 from pages.ui.selection import preselect, select_rows
 from pages.ui.text import escape_markdown, show_skipped, show_tokens
@@ -24,60 +27,68 @@ if TYPE_CHECKING:  # imports the hub client, which takes a second
 COLUMNS = ["item", "part", "tokens", "instruction", "input", "output"]
 LABELS = {"item": "Item", "part": "Split", "tokens": "Tokens", "instruction": "Instruction",
           "input": "Input", "output": "Response"}  # fmt: skip
-LINKED_KEY = "linked_example"
-"""Session key: run and example of the last link followed."""
+DATA_SETTINGS = (
+    "dataset", "columns", "max_length", "max_examples", "mask_prompt", "empty_outputs"
+)  # fmt: skip
+"""Settings that are passed to Launch."""
+PARAMETERS = (
+    "run", "dataset", "columns", "base_model", "max_length", "max_examples", "mask_prompt",
+    "keep_empty", "view", "find", "split", "example",
+)  # fmt: skip
 
 lab = runtime.lab()
+state = PageState("data", PARAMETERS)
 
 
 def linked_run() -> str | None:
-    """Show and return the run whose data set the link asks for, or None."""
-    name = st.query_params.get("run")
+    """Return the run whose data set is requested in the link, and show it. Return None if there is none."""
+    name = state.value("run")
     if not name:
         return None
     colors = lab.colors([name])
+    state.check("run", colors, "Unknown run")
     if not colors:
-        st.warning(f"Unknown run: {escape_markdown(name)}.")
         return None
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption("Data set of", width="content")
+        st.caption("Data set used by", width="content")
         run_link(name, colors[name], key="data")
         st.button(
             "Choose another data set", icon=":material/close:", type="tertiary",
-            on_click=leave_run,
+            on_click=state.clear, args=("run", "example"),
         )  # fmt: skip
     return name
-
-
-def leave_run() -> None:
-    """Return from a run's data set to the inputs."""
-    for parameter in ("run", "example"):
-        st.query_params.pop(parameter, None)
 
 
 def choose() -> RunConfig:
     """Draw the inputs and return their settings. Stop the page if a setting is invalid."""
     used = lab.runs()["dataset"].dropna().unique()
-    current = st.session_state.get("dataset") or st.query_params.get("dataset") or "primer"
+    current = state.value("dataset") or "primer"
     suggestions = [*dict.fromkeys(["primer", "alpaca", *used, *lab.uploads(), current])]
-    name = st.selectbox(
-        "Data set", suggestions, key="dataset", bind="query-params", accept_new_options=True,
+    name = state.widget(
+        st.selectbox, "Data set", "dataset", current, options=suggestions, accept_new_options=True,
+        format_func=formats.dataset_text,
         help="primer, alpaca, owner/name on the Hugging Face Hub, or the path of a JSON, JSONL, CSV, TSV or Parquet file.",
     )  # fmt: skip
-    dataset_uploader(use_upload)
+    dataset_uploader(lambda path: state.set("dataset", path))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        columns = st.text_input(
-            "Columns", placeholder="detected", width=260,
+        columns = state.text(
+            "Columns", "columns", placeholder="detected", width=260,
             help="For example, instruction=question, output=answer. Roles: instruction, input, output, messages, text.",
         )  # fmt: skip
-        base = st.selectbox(
-            "Base model", ["gpt2-nano", "gpt2"], width=170, help="Determines the context length."
+        base = state.select(
+            "Base model", ["gpt2-nano", "gpt2"], "base_model", width=170,
+            help="Determines the context length.",
+        )  # fmt: skip
+        length = state.number("Max length", "max_length", 1, 1024, placeholder="context", width=150)
+        max_examples = state.number(
+            "Max examples", "max_examples", 1, None, placeholder="all", width=130
         )
-        length = st.number_input("Max length", 1, 1024, None, placeholder="context", width=150)
-        max_examples = st.number_input("Max examples", 1, None, None, placeholder="all", width=130)
-        masked = st.toggle("Mask prompt", help="Compute the loss on the response only.")
-        keep_empty = st.toggle(
+        masked = state.toggle(
+            "Mask prompt", "mask_prompt", help="Compute the loss on the response only."
+        )
+        keep_empty = state.toggle(
             "Keep empty outputs",
+            "keep_empty",
             help="Include records with an empty output, as runs with `empty_outputs = keep` do.",
         )
     settings = {
@@ -93,9 +104,10 @@ def choose() -> RunConfig:
         return RunConfig.parse(settings)
 
 
-def use_upload(path: str) -> None:
-    """Select an uploaded data set."""
-    st.session_state["dataset"] = path
+def show_launch(config: RunConfig) -> None:
+    """Draw the button that opens Launch with the data set and the settings for reading it."""
+    if st.button("Launch with this data set", icon=":material/rocket_launch:"):
+        open_launch({name: getattr(config, name) for name in DATA_SETTINGS})
 
 
 def show_unused(dataset: "InspectedDataset") -> None:
@@ -121,27 +133,23 @@ def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
     if without_response:
         skipped = " and would be skipped" if config.mask_prompt else ""
         st.warning(
-            f"{without_response:,} training examples are truncated before their response starts{skipped}."
+            f"{without_response:,} training examples are truncated before their responses start{skipped}."
         )
     lengths = {part: table.loc[table["part"] == part, "tokens"].tolist() for part in SPLITS}
     show_figure(charts.token_lengths(lengths, limit), key="lengths")
 
 
-def show_examples(
-    dataset: "InspectedDataset", config: RunConfig, context: int, name: str | None
-) -> None:
-    """Draw the search box, the table of examples, and the tokens of the selected example.
-
-    Args:
-        name: The run whose data set is shown, if a link asks for it.
-    """
+def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) -> None:
+    """Draw the search box, the table of examples, and the tokens of the selected example."""
     key = f"examples:{config.dataset}"
-    follow_link(dataset, name, key)
+    if state.is_opened_by_link:
+        select_linked(dataset, key)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        query = st.text_input(
-            "Find examples", key="find", bind="query-params", placeholder="e.g. synonym for happy"
+        query = state.text("Find examples", "find", placeholder="e.g. synonym for happy")
+        known = [part for part in state.values("split") or () if part in SPLITS]
+        parts = state.widget(
+            st.pills, "Split", "split", known, options=SPLITS, selection_mode="multi"
         )
-        parts = st.pills("Split", SPLITS, selection_mode="multi", key="split", bind="query-params")
     table = dataset.table
     shown = table[table["part"].isin(parts)] if parts else table
     texts = (shown["instruction"] + " " + shown["input"] + " " + shown["output"]).tolist()
@@ -156,8 +164,8 @@ def show_examples(
     )  # fmt: skip
     item = int(shown["item"].iloc[locations.index(selected[0]) if selected else 0])
     if selected:
-        st.query_params["example"] = str(item)
-        st.session_state[LINKED_KEY] = (name, str(item))
+        state.set("example", str(item))
+        state.show("example", str(item))
     tokens = dataset.tokens(item, config, context)
     states = [token.state for token in tokens]
     st.caption(
@@ -167,15 +175,15 @@ def show_examples(
     show_tokens([(token.text, token.state) for token in tokens])
 
 
-def follow_link(dataset: "InspectedDataset", name: str | None, key: str) -> None:
-    """Select the example in the URL, once per link."""
-    example = st.query_params.get("example", "")
-    if not example or st.session_state.get(LINKED_KEY) == (name, example):
+def select_linked(dataset: "InspectedDataset", key: str) -> None:
+    """Select the example requested in the link."""
+    example, rows = state.value("example"), dataset.records.source_rows
+    if example is None:
         return
-    st.session_state[LINKED_KEY] = (name, example)
-    rows = dataset.records.source_rows
     if not (example.isascii() and example.isdigit()) or int(example) >= len(rows):
         st.warning(f"This data set has no example {escape_markdown(example)}.")
+        state.set("example")
+        state.show("example")
         return
     st.session_state.pop(key, None)
     preselect(key, [rows[int(example)]])
@@ -183,7 +191,7 @@ def follow_link(dataset: "InspectedDataset", name: str | None, key: str) -> None
 
 def show_leaks(dataset: "InspectedDataset") -> None:
     """Show test examples that are similar to a training example."""
-    with st.spinner("Comparing the test and training sets ..."):
+    with st.spinner("Comparing the test and training sets…"):
         frame = dataset.duplicates
     if frame.empty:
         st.success("No test example is similar to a training example.")
@@ -208,15 +216,25 @@ def show_leaks(dataset: "InspectedDataset") -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
-st.title("Data")
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.title("Data", width="stretch")
+    launch = st.container(width="content")
+    copy_link()
+state.show_all()
+notices = st.container()
 name = linked_run()
 with show_errors(stop=True):
     config = lab.config(name) if name else choose()
-with show_errors(stop=True), st.spinner("Loading the data set ..."):
+with notices:
+    state.show_notices()
+state.write()  # even if the data set cannot be shown
+with show_errors(stop=True), st.spinner("Loading the data set…"):
     dataset = lab.dataset(config)
+with launch:
+    show_launch(config)
 if dataset is None:
     st.info(
-        f"{escape_markdown(config.dataset)} has not been downloaded yet. The first run that uses it downloads it."
+        f"{escape_markdown(formats.dataset_text(config.dataset))} has not been downloaded yet. The first run that uses it downloads it."
     )
     st.stop()
 with show_errors(stop=True):
@@ -224,10 +242,9 @@ with show_errors(stop=True):
 st.caption(escape_markdown(f"Columns: {dataset.columns}"))
 show_unused(dataset)
 show_overview(dataset.table, config, context)
-view = st.segmented_control(
-    "View", ["Examples", "Leaks"], default="Examples", key="view", bind="query-params"
-)
+view = state.select("View", ["Examples", "Leaks"], "view", draw=st.segmented_control, required=True)
 if view == "Leaks":
     show_leaks(dataset)
 else:
-    show_examples(dataset, config, context, name)
+    show_examples(dataset, config, context)
+state.write()

@@ -4,7 +4,6 @@ Values are stored in a draft in the session, because Streamlit forgets the value
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
@@ -13,22 +12,17 @@ from pydantic.fields import FieldInfo
 
 from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
 from core.errors import Problem
-from core.nn.architecture import FAMILY, TARGET_GROUPS
-from core.views.formats import setting_text
+from core.views.formats import dataset_text, setting_text, value_text
 from pages.ui import runtime
 from pages.ui.text import capitalize, escape_markdown
 from pages.ui.upload import dataset_uploader
+from pages.ui.varied_values import SUGGESTIONS
 
 FIELDS = RunConfig.model_fields
-SUGGESTIONS = {
-    "base_model": list(FAMILY),
-    "dataset": ["primer", "alpaca"],
-    "lora_targets": list(TARGET_GROUPS),
-}
 NUMBER_TEXT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon", "weight_decay")
 """Numbers entered as text, because number inputs cannot show both 5e-5 and 2.5e-5 without rounding or padding."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
-EMPTY_MEANINGS = {"eval_every": "automatic"}
+EMPTY_MEANINGS = {"eval_every": "automatic", "early_stopping_patience": "never"}
 """Placeholders of empty number fields other than "none"."""
 ADVANCED_GROUPS = ("hardware", "cadence")
 ADVANCED_FIELDS = {
@@ -41,13 +35,16 @@ ADVANCED_FIELDS = {
 """Settings whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
 REDRAWN = "draft_redrawn"
-"""Session key: number of times a callback has set each field since the form was filled."""
+"""Session key: how many times callbacks have set each field since the form was filled."""
 ALPHA_LOCK = "alpha_lock"
 """Session key: whether alpha follows the rank."""
 ADVANCED_OPEN = "advanced_open"
 """Session key: whether a problem has opened the advanced settings since the form was filled."""
 CHANGE_WIDTH = 60
 """Maximum length of a value in the list of changes, in characters."""
+
+
+Variants = Sequence[Mapping[str, Any]]
 
 
 class Change(NamedTuple):
@@ -59,7 +56,7 @@ class Change(NamedTuple):
 
 
 def start_from(values: Mapping[str, Any]) -> None:
-    """Fill the form with these values, and defaults for the rest. Discards all edits."""
+    """Fill in the form with these values, using defaults for the rest. Discards all edits."""
     st.session_state[SOURCE] = {**RunConfig().model_dump(), **values}
     reset()
 
@@ -93,11 +90,11 @@ def undo(name: str) -> None:
         _redraw(ALPHA_LOCK)
 
 
-def changes(current: Mapping[str, Any]) -> list[Change]:
+def changes(current: Mapping[str, Any], variants: Variants = ({},)) -> list[Change]:
     """Return the relevant settings that differ from the source."""
     found = []
-    for name, value in settings(current).items():
-        old, new = setting_text(st.session_state[SOURCE][name]), setting_text(value)
+    for name, value in settings(current, variants).items():
+        old, new = value_text(name, st.session_state[SOURCE][name]), value_text(name, value)
         if old != new:
             old, new = (shorten(text, CHANGE_WIDTH, placeholder=" …") for text in (old, new))
             found.append(Change(name, old, new))
@@ -111,7 +108,7 @@ def is_edited(current: Mapping[str, Any]) -> bool:
 
 
 def values() -> dict[str, Any]:
-    """Return the current values of the form, including widgets that this rerun has not drawn yet."""
+    """Return the current values in the form, including those of widgets that this rerun has not drawn yet."""
     draft = st.session_state[DRAFT]
     for name in FIELDS:
         if _key(name) in st.session_state:
@@ -124,44 +121,69 @@ def values() -> dict[str, Any]:
     return dict(draft)
 
 
-def settings(current: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings to launch with. Hidden fields have no effect, so they are omitted and not validated."""
+def settings(current: Mapping[str, Any], variants: Variants = ({},)) -> dict[str, Any]:
+    """Return the settings to launch with. Hidden fields have no effect, so they are neither included nor validated.
+
+    Args:
+        variants: combinations of varied settings. A field is hidden only if it has no effect in any of them.
+    """
     return {
         name: value
         for name, value in current.items()
-        if name == "parent" or is_relevant(name, current)
+        if name == "parent" or _has_effect(name, current, variants)
     }
+
+
+def names(current: Mapping[str, Any], variants: Variants = ({},)) -> list[str]:
+    """Return the fields that have an effect, in the order of the form."""
+    return [
+        name
+        for group in GROUPS
+        for name, field in FIELDS.items()
+        if metadata(field)["group"] == group and _has_effect(name, current, variants)
+    ]
+
+
+def is_alpha_locked() -> bool:
+    """Whether alpha follows the rank."""
+    return bool(st.session_state[ALPHA_LOCK])
+
+
+def _has_effect(name: str, current: Mapping[str, Any], variants: Variants) -> bool:
+    return any(is_relevant(name, {**current, **variant}) for variant in variants)
 
 
 def show(
     current: Mapping[str, Any],
     problems: list[Problem],
     footers: Mapping[str, Callable[[], None]] | None = None,
+    varied: Mapping[str, str] | None = None,
+    variants: Variants = ({},),
 ) -> None:
-    """Draw all groups, with error messages below their fields, and the advanced settings at the end.
+    """Draw all groups, with error messages below their fields and the advanced settings at the end.
 
     Args:
         footers: functions that draw content below the fields of a group, by group.
+        varied: the values of varied settings as text, by setting.
+        variants: see `settings`.
     """
     advanced: dict[str, list[str]] = {}
+    shown = names(current, variants)
+    varied = varied or {}
     for group, title in GROUPS.items():
-        relevant = [
-            name
-            for name, field in FIELDS.items()
-            if metadata(field)["group"] == group and is_relevant(name, current)
-        ]
+        relevant = [name for name in shown if metadata(FIELDS[name])["group"] == group]
         advanced[group] = [name for name in relevant if name in ADVANCED_FIELDS]
-        names = [name for name in relevant if name not in ADVANCED_FIELDS]
-        if not names:
+        basic = [name for name in relevant if name not in ADVANCED_FIELDS]
+        if not basic:
             continue
         with st.container(border=True):
             st.markdown(f"**{title}**")
-            _fields(f"fields-{group}", names, current, problems)
+            _fields(f"fields-{group}", basic, current, problems, varied)
             if footers and group in footers:
                 footers[group]()
-            if "dataset" in names:
+            if "dataset" in basic:
                 dataset_uploader(_use_upload)
-    _show_advanced(advanced, current, problems)
+    _show_advanced(advanced, current, problems, varied)
 
 
 def messages(problems: list[Problem]) -> list[str]:
@@ -174,9 +196,12 @@ def messages(problems: list[Problem]) -> list[str]:
 
 
 def _show_advanced(
-    groups: Mapping[str, list[str]], current: Mapping[str, Any], problems: list[Problem]
+    groups: Mapping[str, list[str]],
+    current: Mapping[str, Any],
+    problems: list[Problem],
+    varied: Mapping[str, str],
 ) -> None:
-    """Draw the advanced settings, collapsed unless one has a problem, and list those that differ from the defaults."""
+    """Draw the advanced settings, which are collapsed unless one has a problem, and list those that were changed."""
     names = [name for group in groups.values() for name in group]
     if any(problem.field in names for problem in problems):
         st.session_state[ADVANCED_OPEN] = True
@@ -184,12 +209,13 @@ def _show_advanced(
         for group, fields in groups.items():
             if fields:
                 st.markdown(f"**{GROUPS[group]}**")
-                _fields(f"fields-advanced-{group}", fields, current, problems)
+                _fields(f"fields-advanced-{group}", fields, current, problems, varied)
     defaults = RunConfig()
     changed = [
         f"{FIELDS[name].title} {setting_text(current[name])}"
         for name in names
-        if setting_text(current[name]) != setting_text(getattr(defaults, name))
+        if name not in varied
+        and setting_text(current[name]) != setting_text(getattr(defaults, name))
     ]
     if changed:
         short = [shorten(text, CHANGE_WIDTH, placeholder=" …") for text in changed]
@@ -202,10 +228,14 @@ def _use_upload(path: str) -> None:
 
 
 def _fields(
-    key: str, names: Sequence[str], current: Mapping[str, Any], problems: list[Problem]
+    key: str,
+    names: Sequence[str],
+    current: Mapping[str, Any],
+    problems: list[Problem],
+    varied: Mapping[str, str],
 ) -> None:
-    """Draw fields in rows (see style.css): inputs first, then checkboxes, then long texts at full width."""
-    is_checkbox = {name: base_type(FIELDS[name]) is bool for name in names}
+    """Draw fields in rows (see style.css): inputs first, then checkboxes, then long text fields at full width."""
+    is_checkbox = {n: base_type(FIELDS[n]) is bool and n not in varied for n in names}
     short_fields = [name for name in names if name not in MULTILINE_FIELDS]
     rows = {
         key: [name for name in short_fields if not is_checkbox[name]],
@@ -215,30 +245,46 @@ def _fields(
         if row:
             with st.container(key=row_key):
                 for name in row:
-                    _field(name, current, problems)
+                    _field(name, current, problems, varied)
     for name in names:
         if name in MULTILINE_FIELDS:
-            _field(name, current, problems)
+            _field(name, current, problems, varied)
 
 
-def _field(name: str, current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Draw a field with its error messages."""
+def _field(
+    name: str, current: Mapping[str, Any], problems: list[Problem], varied: Mapping[str, str]
+) -> None:
+    """Draw a field with its error messages. Varied fields show their values instead of an input."""
     with st.container(key=f"field-{name}"):
-        _widget(name, FIELDS[name], current[name])
-        if name == "lora_alpha":
+        if name in varied:
+            _show_varied(name, varied[name])
+        else:
+            _widget(name, FIELDS[name], current[name])
+        if name == "lora_alpha" and name not in varied:
             st.toggle(
                 "Alpha = rank",
                 st.session_state[ALPHA_LOCK],
                 key=_key(ALPHA_LOCK),
-                help="Keep alpha equal to the rank. With the scaling alpha/rank, the scale is then always 1.",
+                help="Keep alpha equal to the rank. With alpha/rank scaling, the scale is then always 1.",
             )
         for problem in problems:
             if problem.field == name:
                 st.error(escape_markdown(capitalize(problem.message)))
 
 
+def _show_varied(name: str, values: str) -> None:
+    key = f"varied:{name}"
+    st.session_state[key] = values
+    st.text_input(
+        f"{FIELDS[name].title} :blue-badge[varied]",
+        key=key,
+        disabled=True,
+        help=f"Runs are trained with each of these values. `{name}`: {FIELDS[name].description}",
+    )
+
+
 def _key(name: str) -> str:
-    """Return the key of a field's widget. A new key makes Streamlit draw the widget again from the draft."""
+    """Return the key of a field's widget. A new key makes Streamlit redraw the widget from the draft."""
     return f"setting:{st.session_state[GENERATION]}:{name}:{st.session_state[REDRAWN].get(name, 0)}"
 
 
@@ -264,9 +310,7 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
             suggestions.index(value),
             key=key,
             help=help,
-            format_func=lambda option: (
-                f"{Path(option).name} (uploaded)" if option in uploads else option
-            ),
+            format_func=dataset_text,
             accept_new_options=True,
         )
     elif kind is bool:
@@ -326,7 +370,7 @@ def _normalize(key: str) -> None:
 
 
 def _number(text: str) -> float | str | None:
-    """Return a typed number, None for an empty text, and any other text unchanged."""
+    """Return the number that the user typed, None for empty text, and any other text unchanged."""
     try:
         return float(text) if text.strip() else None
     except ValueError:

@@ -37,7 +37,7 @@ def show_measurement(config: RunConfig, lab: Lab) -> "Cost | None":
     if future is None:
         return None
     if is_running:
-        _wait_for(future, "Running a few training steps, starting with the longest batch ...")
+        _wait_for(future, "Running a few training steps, starting with the longest batch…")
         return None
     if error := future.exception():
         st.error(escape_markdown(str(error)))
@@ -69,7 +69,7 @@ def show_lr_finder(config: RunConfig | None, lab: Lab) -> None:
     if future is None:
         return
     if is_running:
-        _wait_for(future, "Training at increasing learning rates ...")
+        _wait_for(future, "Training at increasing learning rates…")
         return
     if error := future.exception():
         st.error(escape_markdown(str(error)))

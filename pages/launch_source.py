@@ -1,15 +1,16 @@
 """The source of the Launch form: a run to clone or a preset, also in the URL as `?from=`.
 
-A name in the URL is that of a run or, if there is none, a preset. `preset:demo` always is the preset.
+A name in the URL refers to a run or, if no run has this name, to a preset. `preset:demo` is always the preset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
 from core.lab import Lab
 from core.presets import PRESETS, preset
-from pages import launch_form
+from pages import launch_form, launch_vary
 from pages.ui.errors import show_errors, toast_errors
 from pages.ui.text import escape_markdown
 
@@ -19,9 +20,11 @@ DEFAULT_SOURCE = "demo"
 PARAMETER = "from"
 WIDGET = "source"
 FILLED_FROM = "filled_from"
-"""Session key: the source of the form, a preset or CLONE_PREFIX and a run."""
+"""Session key: the source of the form, which is a preset, or CLONE_PREFIX followed by a run."""
 ADDRESS = "source_address"
 """Session key: the last value of the URL parameter that was read or written."""
+REQUESTED = "requested_settings"
+"""Session key: settings that another page has passed to the form."""
 
 
 def current() -> str:
@@ -39,14 +42,22 @@ def title(source: str) -> str:
     return f"preset {source}" if source in PRESETS else f"run {source.removeprefix(CLONE_PREFIX)}"
 
 
+def open_launch(settings: Mapping[str, Any]) -> None:
+    """Open Launch and fill in these settings. All others in the form stay the same."""
+    st.session_state[REQUESTED] = settings
+    st.switch_page("pages/launch.py")
+
+
 def choose(lab: Lab, runs: Sequence[str]) -> None:
-    """Fill the form on the first visit and when the URL names another source. Update the URL.
+    """Fill the form on the first visit and whenever the URL names another source. Update the URL.
 
     Args:
         runs: all runs.
     """
     if launch_form.DRAFT not in st.session_state:
         _fill(lab, DEFAULT_SOURCE)
+    for name, value in st.session_state.pop(REQUESTED, {}).items():
+        launch_form.fill(name, value)
     requested = st.query_params.get(PARAMETER)
     is_arriving = WIDGET not in st.session_state  # Streamlit forgets the widgets of other pages
     if requested and (is_arriving or requested != st.session_state.get(ADDRESS)):
@@ -93,8 +104,9 @@ def _apply(lab: Lab) -> None:
 
 
 def _fill(lab: Lab, source: str) -> None:
-    """Fill the form. Raises UserError if the settings of the run to clone are damaged."""
+    """Fill the form and vary nothing. Raises UserError if the settings of the run to clone are damaged."""
     launch_form.start_from(_settings(lab, source))
+    launch_vary.clear()
     st.session_state[FILLED_FROM] = source
 
 
@@ -107,7 +119,7 @@ def _settings(lab: Lab, source: str) -> dict[str, object]:
 
 
 def _parse(address: str, runs: Sequence[str]) -> str | None:
-    """Return the source that a URL names, or None if it does not exist."""
+    """Return the source named in the URL, or None if it does not exist."""
     if address in runs:
         return clone_of(address)
     name = address.removeprefix(PRESET_PREFIX)

@@ -1,4 +1,4 @@
-"""Watch runs train: losses, learning rate, speed, samples and logs, refreshed every second while a run is active."""
+"""The Live page: losses, learning rate, speed, samples and logs, refreshed every second while a run is active."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,11 @@ from core.metrics import AXES, CURVES
 from core.views import charts, formats, report
 from core.views.tables import records
 from pages.ui import runtime, style
+from pages.ui.compared_runs import select_runs
 from pages.ui.copy_link import copy_link
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
+from pages.ui.page_state import PageState
 from pages.ui.run_links import RUN_PAGE, dot_image, open_run, run_link
 from pages.ui.selection import clicked_row, show_cut
 from pages.ui.status import ACTIVE_STATUSES, show_run, states
@@ -31,20 +33,16 @@ MAX_LIST_HEIGHT_PX = 280
 SHOWN_SAMPLES = 20
 CHARTS = tuple(name for name, metric in CURVES.items() if metric.chart)
 
+PARAMETERS = ("run", "x", "smoothing", "color", "log", "details")
+
 lab = runtime.lab()
+state = PageState("live", PARAMETERS)
 
 
-def default_runs(results: list[dict]) -> list[str]:
-    """Return the runs that a link asks for, or else the active run, or else the newest one."""
-    existing_names = [run["name"] for run in results]
-    requested = st.query_params.get_all("run")
-    if unknown := [name for name in requested if name not in existing_names]:
-        st.warning(f"Unknown run: {escape_markdown(', '.join(unknown))}.")
-    active_names = [
-        run["name"] for s in ACTIVE_STATUSES for run in reversed(results) if run["status"] == s
-    ]
-    matches = [name for name in dict.fromkeys(requested) if name in existing_names]
-    return matches or active_names[:1] or existing_names[:1]
+def default_runs() -> list[str]:
+    """Return the active run or, if there is none, the newest one."""
+    active = [run for status in ACTIVE_STATUSES for run in results[::-1] if run["status"] == status]
+    return [run["name"] for run in [*active[:1], *results[:1]][:1]]
 
 
 def show_differences(chosen: pd.DataFrame) -> None:
@@ -85,11 +83,11 @@ def choose_groups(chosen: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]
         if 1 < len(set(values)) <= MAX_COLORS:
             title = str(RunConfig.model_fields[name].title)
             groups_by_title[title] = dict(zip(chosen["name"], values, strict=True))
-    title = st.selectbox(
-        "Color by", [*groups_by_title, OWN_COLOR], key="color", bind="query-params", width=190,
-        help=f"With more than {MAX_COLORS} runs, colors stand for the values of a setting. Hover over a line to see its run.",
+    title = state.select(
+        "Color by", [*groups_by_title, OWN_COLOR], "color", width=190,
+        help=f"With more than {MAX_COLORS} runs, colors represent the values of a setting. Hover over a line to see its run.",
     )  # fmt: skip
-    chosen_values = groups_by_title.get(title or OWN_COLOR, {})
+    chosen_values = groups_by_title.get(title, {})
     groups = {name: f"{title} {value}" for name, value in chosen_values.items()}
     unique = dict.fromkeys(groups.values())
     return groups, dict(zip(unique, PALETTE, strict=False))
@@ -110,7 +108,7 @@ def show_figures(
     Streamlit caches both the return value and the drawn elements, so sessions with the same view share them.
 
     Args:
-        cache_key: Everything the charts depend on, as a string, because Streamlit is slow at hashing nested structures.
+        cache_key: Everything that the charts depend on, as a string. Streamlit is slow at hashing nested structures.
     """
     names, colors, x, log, window = [*_colors], _colors, _x, _log, _window
     evaluations = lab.evaluations(names, x)
@@ -188,14 +186,9 @@ if not results:
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 
-if "live_runs" not in st.session_state:
-    st.session_state["live_runs"] = default_runs(results)
-existing_names = [run["name"] for run in results]
-st.session_state["live_runs"] = [
-    name for name in st.session_state["live_runs"] if name in existing_names
-]
-names = st.multiselect("Runs", existing_names, key="live_runs")
-st.query_params["run"] = names
+notices = st.container()
+existing_names = frame["name"].tolist()
+names = select_runs(state, existing_names, existing_names, default_runs(), None, "")
 frame = frame.set_index("name", drop=False).loc[names]
 colors = dict(zip(names, frame["color"], strict=True))
 groups: dict[str, str] = {}
@@ -203,19 +196,14 @@ group_colors: dict[str, str] = {}
 with st.container(
     horizontal=True, vertical_alignment="bottom", gap="medium"
 ):  # wraps on narrow screens
-    x = st.selectbox(
-        "X-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key], width=150,
-        key="x", bind="query-params",
-    )  # fmt: skip
-    window = int(
-        st.number_input(
-            "Smoothing (steps)", 1, 1000, 1, help="Moving average over this many steps.", width=150,
-            key="smoothing", bind="query-params",
-        )
-    )  # fmt: skip
+    x = state.select("X-axis", list(X_LABELS), "x", format_func=X_LABELS.__getitem__, width=150)
+    window = state.number(
+        "Smoothing (steps)", "smoothing", 1, 1000, placeholder="none", width=150,
+        help="Moving average over this many steps.",
+    ) or 1  # fmt: skip
     if len(names) > MAX_COLORS:
         groups, group_colors = choose_groups(frame)
-    log = st.toggle("Log scale", key="log", bind="query-params")
+    log = state.toggle("Log scale", "log")
     follow = st.toggle("Follow", True, help="Turn off to freeze the charts and keep your zoom.")
 show_differences(frame)
 was_active = any(run["status"] in ACTIVE_STATUSES for run in states(lab, lab.changed_at, names))
@@ -248,12 +236,15 @@ def show() -> None:
             cache_key, colors, x, log, window, groups, group_colors
         )
     if chosen:
-        view = st.segmented_control(
-            "Details", ["Samples", "Warnings", "Log"], default="Samples", key="details",
-            bind="query-params",
+        view = state.select(
+            "Details", ["Samples", "Warnings", "Log"], "details",
+            draw=st.segmented_control, required=True,
         )  # fmt: skip
-        show_details(names, view or "Samples", samples, total_samples)
+        show_details(names, view, samples, total_samples)
+    state.write()
     runtime.freeze_garbage_collection("Live")
 
 
 show()
+with notices:
+    state.show_notices()

@@ -8,23 +8,20 @@ import streamlit as st
 
 from core.lab import Lab
 from core.views.formats import duration
+from pages.ui import baseline
 from pages.ui.copy_link import copy_link, copy_text
 from pages.ui.errors import toast_errors
+from pages.ui.page_state import open_page
 from pages.ui.text import escape_markdown
 
 UNDO = "results_undo"
 """Session key: a description of the last action, and a function that undoes it."""
 TARGETS = {
-    "Open in Live": ("pages/live.py", ":material/show_chart:"),
-    "Compare": ("pages/compare.py", ":material/compare:"),
-    "Score": ("pages/scoring.py", ":material/grading:"),
+    "Open in Live": ("live", ":material/show_chart:"),
+    "Compare": ("compare", ":material/compare:"),
+    "Score": ("scoring", ":material/grading:"),
 }
 """Pages that show the selected runs."""
-
-
-def open_in(page: str, names: Sequence[str]) -> None:
-    """Open another page with these runs selected."""
-    st.switch_page(page, query_params={"run": list(names)})
 
 
 def clone(name: str) -> None:
@@ -90,7 +87,7 @@ def show_selection(lab: Lab, selected: Sequence[dict[str, Any]], markdown: str) 
     names = [run["name"] for run in selected]
     for label, (page, icon) in TARGETS.items():
         if st.button(label, disabled=not names, icon=icon):
-            open_in(page, names)
+            open_page(page, run=names)
     copy_text("Copy as Markdown", markdown, "copy_markdown", "Copy the selected rows as a table")
     are_archived = bool(names) and all(run["archived"] for run in selected)
     with st.popover(
@@ -104,6 +101,10 @@ def show_selection(lab: Lab, selected: Sequence[dict[str, Any]], markdown: str) 
             help="Open Launch with these settings" if len(names) == 1 else "Select one run",
         ):
             clone(names[0])
+        if len(names) == 1:
+            baseline.pin_button(
+                lab, names[0], lab.preferences().baseline == names[0], type="tertiary"
+            )
         st.button(
             "Unarchive" if are_archived else "Archive",
             icon=":material/unarchive:" if are_archived else ":material/archive:",

@@ -1,4 +1,4 @@
-"""Current activity on Results: the running run, the queue and memory use. Refreshed while the page is open."""
+"""Current activity on Results: the current run, the queue and memory use. Refreshed while the page is open."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +21,7 @@ STATUSES = "results_statuses"
 UNKNOWN_COLOR = "gray"
 """Color of a run that was created after the page was drawn."""
 MACHINE_TTL_S = 5.0
-"""How long all sessions share one reading of the machine. Each reading starts a process if there is a GPU."""
+"""How long all sessions share one reading of the machine's state. If there is a GPU, each reading starts a process."""
 IDLE_HEIGHT_PX, ACTIVE_HEIGHT_PX = 48, 120
 """Approximate height of this panel, used to limit the height of the table."""
 QUEUE_HEIGHT_PX = 150
@@ -30,7 +30,7 @@ SHORT_QUEUE = 3
 
 
 def show_activity(lab: Lab, colors: Mapping[str, str]) -> None:
-    """Draw the running run, the queue and the machine.
+    """Draw the current run, the queue and the machine.
 
     Args:
         colors: The color of each run.
@@ -71,7 +71,7 @@ def _show(lab: Lab, colors: Mapping[str, str]) -> None:
 
 
 def _show_running(lab: Lab, run: dict[str, Any], color: str) -> None:
-    """Draw the running run with its progress and a Stop button."""
+    """Draw the current run with its progress and a Stop button."""
     name, steps, step = run["name"], run["steps"], int(run["step"])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("Running", width="content")
@@ -88,7 +88,7 @@ def _show_running(lab: Lab, run: dict[str, Any], color: str) -> None:
         )
     if not steps:
         st.progress(0.0, "Loading the model and data")
-    elif step >= steps:
+    elif run["is_trained"] or step >= steps:
         st.progress(1.0, f"Step {step:,} of {int(steps):,} · answering the test examples")
     else:
         parts = [f"Step {step:,} of {int(steps):,}", *time_left(run, step, int(steps))]

@@ -1,9 +1,10 @@
-"""Columns of the results table: which exist, which are shown by default, and how they are formatted."""
+"""Columns of the results table: which ones exist, which are shown by default, and how they are formatted."""
 
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -11,8 +12,9 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from core.config import RunConfig, metadata
 from core.metrics import RESULTS
 from core.views import changes, formats, report
+from core.views.formats import difference_text
 from core.views.tables import is_missing
-from pages import results_view
+from pages.ui.page_state import PageState
 
 if TYPE_CHECKING:  # Streamlit has no public name for this type
     from streamlit.elements.lib.column_types import ColumnConfig
@@ -26,7 +28,7 @@ OPTIONAL_COLUMNS = [
     for name in (*RunConfig.model_fields, "created", *RESULTS)
     if name not in (*report.RUN_COLUMNS, "name", "status", "exact", "color")
 ]
-"""Columns that the command line does not print."""
+"""Optional columns that the command line does not print."""
 JOURNAL_COLUMNS = ["perplexity", "device", "journal_run", "loss_to_journal", "loss_to_journal_se"]
 """Additional default columns when journal results are shown."""
 LABELS = {
@@ -43,18 +45,22 @@ HELP = {
     "loss_to_journal": "Subset loss of the run minus the journal's validation loss, which was measured on the first 10 or 20 validation examples. For runs from older versions, the validation loss is used.",
     "loss_to_journal_se": "Standard error of the run's loss. The journal's standard error is unknown.",
 }
-WIDTHS = {"status": 80, "changed": 190, "best_step": 60, "exact": 70, "seconds": 70}
+WIDTHS = {"status": 80, "changed": 190, "best_step": 60, "exact": 60, "seconds": 60}
 """Widths in pixels of columns whose text is much longer or shorter than their title."""
 MAX_CHARACTERS = 40
 """Longer texts in columns without a fixed width are cut."""
 HEADING_CHARACTER_WIDTH, CHARACTER_WIDTH, CELL_PADDING = 6, 7, 18
-"""Width of a character in headings and cells, and the space on both sides of a text, in pixels."""
+"""Width of a character in headings and cells, and the total padding on both sides, in pixels."""
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
+GRAY = "#767c88"
+"""Color of differences within the noise, readable on light and dark backgrounds."""
 BAR_HELP = "Mean score and its 95% interval, on a scale from 0 to 100."
 BAR_WIDTH, BAR_MARGIN = 80, 5
 """Width of a bar in pixels, and its margin on both sides, so that dots at 0 and 100 fit."""
 BAR_HEIGHT = 30
 """Height of a bar's image, which Streamlit scales to the height of the row."""
+DELTA = "delta_"
+"""Prefix of the columns with the difference from the baseline."""
 INTERVAL, BAR = " 95%", " interval"
 """Suffixes of a judge's columns with the interval as text and as a bar."""
 
@@ -104,12 +110,14 @@ def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool
     return [*LEADING_COLUMNS, *metrics, *scores, *TRAILING_COLUMNS, *journal_columns]
 
 
-def pick(available: list[str], default: list[str]) -> list[str]:
-    """Draw the column picker. Return the default columns without those removed, and with those added after LEADING_COLUMNS.
+def pick(available: list[str], default: list[str], state: PageState) -> list[str]:
+    """Draw the column picker and return the selected columns. Added columns come after LEADING_COLUMNS.
 
-    The session and the URL hold only the differences from the default: added columns, and removed ones after a minus.
+    The state holds only the differences from the default: added columns, and removed ones with a minus sign.
     """
-    widget, edits = "columns", st.session_state[results_view.COLUMNS]
+    widget, edits = "columns", state.values("column") or []
+    state.check("column", available, "Unknown column", prefix="-")
+    state.show("column", *(edit for edit in edits if edit.removeprefix("-") in available))
     added = [name for name in edits if name in available and name not in default]
     kept = [name for name in default if f"-{name}" not in edits]
     leading = [name for name in kept if name in LEADING_COLUMNS]
@@ -119,10 +127,7 @@ def pick(available: list[str], default: list[str]) -> list[str]:
     def store() -> None:
         chosen = st.session_state[widget]
         removed = [f"-{name}" for name in default if name not in chosen]
-        st.session_state[results_view.COLUMNS] = [
-            *(name for name in chosen if name not in default),
-            *removed,
-        ]
+        state.set("column", *(name for name in chosen if name not in default), *removed)
 
     st.multiselect(
         "Columns",
@@ -134,12 +139,15 @@ def pick(available: list[str], default: list[str]) -> list[str]:
         width=420,
     )
     if edits:
-        st.button("Reset columns", on_click=edits.clear)
+        st.button("Reset columns", on_click=state.clear, args=("column",))
     return shown
 
 
 def label(name: str) -> str:
-    """Return a column's heading. A judge's columns are headed with the judge's name."""
+    """Return a column's heading. The heading of a judge's column is the judge's name."""
+    if name.startswith(DELTA):
+        title = label(name.removeprefix(DELTA))
+        return f"\u0394 {title[:1].lower()}{title[1:]}"
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 
@@ -162,6 +170,10 @@ def text(name: str, value: Any) -> str:
     if is_missing(value):
         has_condition = field is None or metadata(field)["when"]
         return formats.DASH if has_condition else formats.value_text(name, None)
+    if name.startswith(DELTA):
+        return difference_text(name.removeprefix(DELTA), value)
+    if name == "dataset":
+        return formats.dataset_text(value)
     if name in LABELS and isinstance(value, str):
         return value
     if name.startswith("loss_to_journal"):
@@ -176,8 +188,12 @@ def is_numeric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def displayed(frame: pd.DataFrame) -> Any:
-    """Return the table as it is displayed: numbers as text that still sorts as numbers, and rows shaded by group."""
+def displayed(frame: pd.DataFrame, is_noise: pd.DataFrame) -> Any:
+    """Return the table as it is displayed: numbers as text that still sorts as numbers, and rows shaded by group.
+
+    Args:
+        is_noise: whether each difference is within the noise. Such differences are gray.
+    """
     shown = frame.copy()
     names = [str(name) for name in shown]
     for name in names:
@@ -185,6 +201,10 @@ def displayed(frame: pd.DataFrame) -> Any:
             shown[name] = [None if is_missing(v) else text(name, bool(v)) for v in frame[name]]
     numbers = [name for name in names if is_numeric_dtype(shown[name])]
     styled = shown.style.format({name: _formatter(name) for name in numbers})
+    if grayed := [name for name in is_noise if name in names]:
+        colors = np.where(is_noise[grayed], f"color: {GRAY}", "")
+        for i, name in enumerate(grayed):
+            styled = styled.apply(lambda _, i=i: colors[:, i].tolist(), subset=pd.Index([name]))
     if "group" not in frame:
         return styled
     is_shaded = (frame["group"] != frame["group"].shift()).cumsum() % 2 == 0
@@ -192,19 +212,23 @@ def displayed(frame: pd.DataFrame) -> Any:
     return styled.apply(lambda _: shading, axis=0)
 
 
-def column(name: str, values: pd.Series) -> "ColumnConfig":
-    """Return the heading, tooltip, width and type of a column with these values."""
+def column(name: str, values: pd.Series, help: str | None = None) -> "ColumnConfig":
+    """Return the heading, tooltip, width and type of a column with these values.
+
+    Args:
+        help: the tooltip, for columns whose tooltip varies.
+    """
     width = WIDTHS.get(name)
     if width is None:  # Streamlit cuts the heading when the columns fill the window
         longest = max((len(text(name, value)) for value in values), default=0)
-        heading = len(label(name)) * HEADING_CHARACTER_WIDTH
-        width = max(heading, min(longest, MAX_CHARACTERS) * CHARACTER_WIDTH) + CELL_PADDING
+        text_width = min(longest, MAX_CHARACTERS) * CHARACTER_WIDTH + CELL_PADDING
+        width = max(heading_width(label(name)), text_width)
     if name.endswith(BAR) and name not in LABELS:
         return st.column_config.ImageColumn(
             label(name), help=BAR_HELP, width=BAR_WIDTH + 2 * BAR_MARGIN + 16, alignment="left"
         )
     is_judge = name not in LABELS and not name.endswith(INTERVAL)
-    help = JUDGE_HELP if is_judge else HELP.get(name)
+    help = help or (JUDGE_HELP if is_judge else HELP.get(name))
     pinned = name == "group"
     return st.column_config.Column(
         label(name),
@@ -212,6 +236,11 @@ def column(name: str, values: pd.Series) -> "ColumnConfig":
         width=width,
         pinned=pinned,
     )
+
+
+def heading_width(heading: str) -> int:
+    """Return the width in pixels of a column with this heading."""
+    return len(heading) * HEADING_CHARACTER_WIDTH + CELL_PADDING
 
 
 def _holds_bools(values: pd.Series) -> bool:

@@ -9,10 +9,11 @@ import streamlit as st
 from core.config import IDENTITY_FIELDS, RunConfig
 from core.lab import Lab
 from core.views import journal
-from core.views.formats import DASH, setting_text
+from core.views.formats import DASH, plural, setting_text
 from core.views.tables import is_missing, markdown, records
 from pages import results_actions as actions
 from pages import results_columns as columns
+from pages.results_baseline import Comparison
 from pages.ui.errors import toast_errors
 from pages.ui.run_links import dot_image, open_run
 from pages.ui.selection import drawn_rows, select_rows
@@ -26,15 +27,15 @@ GROUPS = (
 """Columns to group by. A run with several tags appears in several groups."""
 NO_GROUP = {"tags": "no tag", "parent": "no parent"}
 ROW_BUTTONS = {
-    "clone": (":material/content_copy:", "Clone: open Launch with these settings"),
-    "archive": (":material/archive:", "Archive or unarchive"),
-    "delete": (":material/delete:", "Delete: move to the trash"),
+    "clone": (":material/content_copy:", "Clone", "Open Launch with these settings"),
+    "archive": (":material/archive:", "Archive", "Archive or unarchive"),
+    "delete": (":material/delete:", "Delete", "Move to the trash"),
 }
-"""Icon and tooltip of the buttons in each row."""
+"""Icon, heading and tooltip of the buttons in each row. They are pinned next to the name."""
 UNARCHIVE_ICON = ":material/unarchive:"
 HEADER_HEIGHT_PX = 36
 ROW_HEIGHT_PX = 34
-CHARACTER_WIDTH_PX = 8
+CHARACTER_WIDTH_PX = 7
 MAX_NAME_WIDTH_PX = 280
 Identity = tuple[str, bool]
 """A row's name, and whether it is one of the journal's."""
@@ -55,7 +56,7 @@ def grouped(frame: pd.DataFrame, group: str | None) -> pd.DataFrame:
     if group == "tags":
         frame = frame.assign(group=frame["tags"].fillna("").str.split(", ")).explode("group")
         keys = frame["group"].where(frame["group"] != "", None)
-    elif group == "parent":  # a parent is in the group of its clones
+    elif group == "parent":  # a parent belongs to the group of its clones
         has_clones = frame["name"].isin(set(frame["parent"].dropna()))
         keys = frame["parent"].where(frame["parent"].notna(), frame["name"].where(has_clones, None))
     else:
@@ -63,7 +64,7 @@ def grouped(frame: pd.DataFrame, group: str | None) -> pd.DataFrame:
     missing = NO_GROUP.get(group)
     texts = [missing if missing and is_missing(key) else columns.text(group, key) for key in keys]
     sizes = pd.Series(texts).value_counts()
-    titles = [f"{text} · {sizes[text]} {'run' if sizes[text] == 1 else 'runs'}" for text in texts]
+    titles = [f"{text} · {plural(sizes[text], 'run')}" for text in texts]
     order = keys.reset_index(drop=True).sort_values(
         kind="stable", key=_sort_key, na_position="last"
     )
@@ -81,15 +82,21 @@ def ordered(frame: pd.DataFrame, sort: str | None, descending: bool) -> pd.DataF
 
 
 def show(
-    frame: pd.DataFrame, shown: Sequence[str], bars: pd.DataFrame, runs: pd.DataFrame, lab: Lab
+    frame: pd.DataFrame,
+    shown: Sequence[str],
+    bars: pd.DataFrame,
+    runs: pd.DataFrame,
+    lab: Lab,
+    comparison: Comparison,
 ) -> list[Identity]:
     """Draw the table and return the identities of the selected rows.
 
     Args:
         frame: The rows, with all columns.
         shown: The columns to show after the name.
-        bars: The bars of the judges' scores, with the index of the unfiltered table.
-        runs: All runs, for their colors and whether they are archived.
+        bars: The bars for the judges' scores, with the index of the unfiltered table.
+        runs: All runs, with their colors and whether they are archived.
+        comparison: Differences from the baseline.
     """
     by_name = runs.set_index("name")
     is_run = frame["status"] != journal.JOURNAL_STATUS
@@ -102,15 +109,17 @@ def show(
     buttons = []
     if lab.read_only is None:
         buttons = [f"row_{name}" for name in ROW_BUTTONS]
-        for name, (icon, _) in ROW_BUTTONS.items():
+        for name, (icon, *_) in ROW_BUTTONS.items():
             table.loc[is_run, f"row_{name}"] = icon
         table.loc[is_run, "row_archive"] = [
             ROW_BUTTONS["archive"][0] if not archived else UNARCHIVE_ICON
             for archived in own["archived"].fillna(False)
         ]
-    table = table[[*leading, *shown, *buttons]].reset_index(drop=True)
+    table = table[[*leading, *buttons, *shown]].reset_index(drop=True)
     config: dict[str, Any] = {
-        name: columns.column(name, table[name]) for name in ("group", *shown) if name in table
+        name: columns.column(name, table[name], comparison.help.get(name))
+        for name in ("group", *shown)
+        if name in table
     }
     config["dot"] = st.column_config.ImageColumn("", width=30, pinned=True)
     config["name"] = st.column_config.ButtonColumn(
@@ -121,20 +130,21 @@ def show(
         alignment="left",
         width=_name_width(table["name"]),
     )
-    for name, (_, help) in ROW_BUTTONS.items():
+    for name, (_, heading, help) in ROW_BUTTONS.items():
         config[f"row_{name}"] = st.column_config.ButtonColumn(
-            "",
+            heading,
             help=help,
             type="tertiary",
             key=f"row_{name}",
-            width=40,
+            pinned=True,
+            width=columns.heading_width(heading) - 8,
             on_click=_act,
             args=(lab, name),
         )
     height = HEADER_HEIGHT_PX + ROW_HEIGHT_PX * max(1, len(table))
     with st.container(key="results-table", height=height, border=False):
         return select_rows(
-            columns.displayed(table),
+            columns.displayed(table, comparison.is_noise.reindex(frame.index)),
             list(zip(frame["name"], ~is_run, strict=True)),
             KEY,
             multiple=True,
@@ -199,7 +209,7 @@ def _clicked(key: str) -> str | None:
 
 
 def _act(lab: Lab, action: str) -> None:
-    """Archive or delete the run whose row button was pressed. Callbacks cannot open pages, so cloning is done elsewhere."""
+    """Archive or delete the run whose row button was pressed. Cloning is done elsewhere: callbacks cannot open pages."""
     name = _clicked(f"row_{action}")
     if name and action == "delete":
         actions.delete(lab, [name])
@@ -215,7 +225,7 @@ def _name_width(names: pd.Series) -> int:
 
 
 def _sort_key(values: pd.Series) -> pd.Series:
-    """Sort key that ignores the case of text."""
+    """Return a sort key that ignores case."""
     if values.dtype != object:
         return values
     return values.map(lambda value: value.lower() if isinstance(value, str) else value)

@@ -8,45 +8,45 @@ import streamlit as st
 from core.lab import Lab
 from core.views import charts, formats
 from core.views.tables import is_missing
+from pages.run_reference import Reference, delta
 from pages.ui import style
 from pages.ui.errors import show_errors
-from pages.ui.figures import show_figure
+from pages.ui.figures import on_click, show_figure
+from pages.ui.page_state import PageState
 from pages.ui.selection import clicked_row
 from pages.ui.text import escape_markdown
 
-STEP_KEY = "step"
-"""Widget key and URL parameter of the selected step."""
 TRAINING_CURVES = ("loss", "lr", "grad_norm")
 SYSTEM_CURVES = ("tokens_per_s", "memory_mb")
 CURVE_BUCKETS = 500
-LINE_KEY = "run_step_line"
-"""Session key: the step at which a line is drawn.
+BATCH_HELP = "Tokens exclude padding. An example counts as one token fewer than its length, because the model predicts each token from those before it."
+CHARTS_KEY = "run-charts"
+CLICKED_KEY = "run_clicked_step"
+"""Session key: the run, and the step that was clicked in the charts as they are drawn.
 
-A click draws no new line: that would change the figure, and Streamlit would replace the chart and lose the zoom. The
+A click draws no line: that would change the figure, and Streamlit would replace the chart and lose the zoom. The
 clicked point's marker shows the selected step instead.
 """
 FROZEN_KEY = "run_frozen_charts"
 """Session key: the frozen charts while *Follow* is off, and the view that they show."""
 
 
-def forget_step() -> None:
-    """Take the selected step from the URL, or select none."""
-    text = st.query_params.get(STEP_KEY, "")
-    step = int(text) if text.isascii() and text.isdigit() else None
-    st.session_state[STEP_KEY] = st.session_state[LINE_KEY] = step
-
-
-def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
-    """Show the main results. Missing values are dashes."""
+def show_tiles(
+    run: dict[str, Any], progress: dict[str, Any], lab: Lab, reference: Reference | None
+) -> None:
+    """Show the main results and their differences from a reference. Missing values are dashes."""
     evaluations = _evaluations(run["name"], lab, lab.changed_at)
     best = _best(evaluations)
     best_text = f"{formats.loss(best[1])} @ {best[0]:,}" if best else formats.DASH
     both = evaluations[evaluations["x"] > 0].dropna(subset=["subset_loss", "train_loss"])
     gap = both["subset_loss"].iloc[-1] - both["train_loss"].iloc[-1] if len(both) else None
+    compared = reference.run if reference else {}
+    best_losses = compared.get("best_val_loss"), best and best[1]
     with st.container(horizontal=True, gap="medium", key="run-tiles"):
         st.metric(
             "Best validation loss", best_text,
-            help="Lowest loss on the validation subset, and its step.", width="content",
+            help="Lowest loss on the validation subset, and the step of that evaluation.", width="content",
+            **delta(run, reference, "best_val_loss", best_losses),
         )  # fmt: skip
         st.metric(
             "Train/validation gap", formats.DASH if gap is None else f"{gap:+.4f}",
@@ -56,9 +56,10 @@ def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
         st.metric(
             "Exact answers", formats.percent(run["exact"]), width="content",
             help="Share of test answers that match the reference, ignoring case and punctuation.",
+            **delta(run, reference, "exact", (compared.get("exact"), run["exact"])),
         )  # fmt: skip
-        _show_scores(run, lab)
-        st.metric("Time", formats.duration(state["seconds"]), width="content",
+        _show_scores(run, lab, reference)
+        st.metric("Time", formats.duration(progress["seconds"]), width="content",
                   help="Training time, excluding evaluations and downloads.")  # fmt: skip
 
 
@@ -69,9 +70,11 @@ def _best(evaluations: pd.DataFrame) -> tuple[int, float] | None:
     return min(points, key=lambda point: point[1], default=None)
 
 
-def _show_scores(run: dict[str, Any], lab: Lab) -> None:
+def _show_scores(run: dict[str, Any], lab: Lab, reference: Reference | None) -> None:
     """Show a tile for each judge, with the 95% interval below the mean."""
-    scores = {} if is_missing(run["exact"]) else _scores(lab, lab.changed_at).get(run["name"], {})
+    all_scores = _scores(lab, lab.changed_at)
+    scores = {} if is_missing(run["exact"]) else all_scores.get(run["name"], {})
+    others = all_scores.get(reference.run["name"], {}) if reference else {}
     if not scores:
         st.metric("Score", formats.DASH, help="No judge has scored this run yet.", width="content")
     for judge, score in scores.items():
@@ -80,73 +83,57 @@ def _show_scores(run: dict[str, Any], lab: Lab) -> None:
             f"Score, {escape_markdown(judge)}", f"{formats.score(score.mean)}{interval}",
             help=f"Mean score from 0 to 100 with its 95% interval, over {score.scored:,} answers.",
             width="content",
+            **delta(run, reference, judge, (others[judge].mean if judge in others else None, score.mean)),
         )  # fmt: skip
 
 
-def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
+def show_charts(run: dict[str, Any], progress: dict[str, Any], state: PageState, lab: Lab) -> None:
     """Draw the charts and, if a step is selected, its batch."""
-    if not state["step"]:
+    if not progress["step"]:
         st.caption("Charts appear after the first training step.")
         return
-    steps = int(state["steps"] or state["step"])  # a changing maximum would reset the input
-    if not 1 <= (st.session_state.get(STEP_KEY) or 1) <= steps:
-        close_batch()
+    name, is_running = run["name"], progress["status"] == "running"
+    steps = int(progress["steps"] or progress["step"])  # a changing maximum would reset the input
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        step = st.number_input(
-            "Step", 1, steps, None, key=STEP_KEY, bind="query-params", width=140,
-            placeholder="none", help="Shows the examples of this step. You can also click in a chart.",
-            on_change=lambda: _draw_line(st.session_state[STEP_KEY]),
+        step = state.number(
+            "Step", "step", 1, steps, width=140, placeholder="none",
+            help="Shows the examples of this step. You can also click in a chart.",
         )  # fmt: skip
-        follow = state["status"] != "running" or st.toggle(
+        follow = not is_running or st.toggle(
             "Follow", True, key="follow", help="Turn off to freeze the charts and keep your zoom."
         )
-        log = st.toggle(
-            "Log scale", key="log", bind="query-params", help="Logarithmic axis for the loss."
+        log = state.toggle("Log scale", "log", help="Logarithmic axis for the loss.")
+        system = state.toggle(
+            "System", "system", help="Add tokens per second and memory to the charts."
         )
-        system = st.toggle(
-            "System", key="system", bind="query-params",
-            help="Add tokens per second and memory to the charts.",
-        )  # fmt: skip
-    if (state["status"] == "running" and follow) or LINE_KEY not in st.session_state:
-        _draw_line(step)
-    line = st.session_state[LINE_KEY]
-    view = state["name"], run["color"], log, system, line, style.theme()
+    if is_running and follow:
+        st.session_state.pop(CLICKED_KEY, None)
+    line = None if st.session_state.get(CLICKED_KEY) == (name, step) else step
+    view = name, run["color"], log, system, line, style.theme()
     frozen_view, figure = st.session_state.get(FROZEN_KEY, (None, {}))
     if follow or frozen_view != view:
-        figure = _figure(repr((lab, view, lab.changed_at)), run, state, lab, log, system, line)
+        cache_key = repr((lab, view, lab.changed_at))
+        figure = _figure(cache_key, run, progress, lab, log, system, line)
         st.session_state[FROZEN_KEY] = view, figure
-    chart_key = f"run-charts:{run['name']}"
-    show_figure(
-        figure, key=chart_key, on_select=lambda: _select_step(chart_key), selection_mode="points"
-    )
+
+    def select(x: float) -> None:
+        clicked = max(1, round(x))
+        state.set("step", str(clicked))
+        if line is None:
+            st.session_state[CLICKED_KEY] = name, clicked
+
+    with st.container(key=CHARTS_KEY):
+        show_figure(figure, key=f"run-charts:{name}")
+        on_click(CHARTS_KEY, "run_chart_clicks", select)
     if step is not None:
-        show_batch(run, int(step), lab)
-
-
-def _select_step(chart_key: str) -> None:
-    """Select the step that was clicked. A click elsewhere keeps the selection."""
-    points = st.session_state[chart_key]["selection"]["points"]
-    if points:
-        step = max(1, round(points[0]["x"]))
-        st.session_state[STEP_KEY] = step
-        if st.session_state.get(LINE_KEY) is not None:
-            _draw_line(step)
-
-
-def _draw_line(step: int | None) -> None:
-    st.session_state[LINE_KEY] = step
-
-
-def close_batch() -> None:
-    """Clear the selected step."""
-    st.session_state[STEP_KEY] = st.session_state[LINE_KEY] = None
+        show_batch(name, step, state, lab)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _figure(
     cache_key: str,
     _run: dict[str, Any],
-    _state: dict[str, Any],
+    _progress: dict[str, Any],
     _lab: Lab,
     _log: bool,
     _system: bool,
@@ -161,7 +148,7 @@ def _figure(
     rates = curves["lr"]["y"]
     rate = _run["lr"] or 0.0  # missing if config.json is damaged
     has_warmup = len(rates) and rates.iloc[0] < rate  # older versions could ignore it
-    warmup = int((_run["warmup_fraction"] or 0) * (_state["steps"] or 0)) if has_warmup else 0
+    warmup = int((_run["warmup_fraction"] or 0) * (_progress["steps"] or 0)) if has_warmup else 0
     panels = [charts.run_loss(evaluations, curves["loss"], color, best and best[0], _log)]
     for metric in metrics[1:]:
         options: dict[str, Any] = {}
@@ -183,16 +170,15 @@ def _scores(_lab: Lab, changed_at: int) -> dict[str, dict[str, Any]]:
     return _lab.scores_by_run()
 
 
-def show_batch(run: dict[str, Any], step: int, lab: Lab) -> None:
+def show_batch(name: str, step: int, state: PageState, lab: Lab) -> None:
     """Show the metrics of a step and the examples of its batch."""
-    name = run["name"]
     recorded = lab.step(name, step)
     with st.container(border=True, key="run-batch"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**Batch of step {step:,}**", width="stretch")
             st.button(
                 ":material/close:", key="close_batch", type="tertiary", help="Close",
-                on_click=close_batch,
+                on_click=state.set, args=("step",),
             )  # fmt: skip
         if recorded is None:
             st.caption(f"Step {step:,} has not been recorded.")
@@ -208,8 +194,8 @@ def show_batch(run: dict[str, Any], step: int, lab: Lab) -> None:
             texts.append(f"{recorded['batch_tokens']:,} tokens")
         if recorded["padding"] is not None:
             texts.append(f"padding {formats.percent(recorded['padding'])}")
-        st.caption(escape_markdown(" · ".join(texts)))
-        with show_errors(), st.spinner("Loading the examples ..."):
+        st.caption(escape_markdown(" · ".join(texts)), help=BATCH_HELP)
+        with show_errors(), st.spinner("Loading the examples…"):
             _show_examples(name, lab.batch(name, step))
 
 

@@ -7,6 +7,8 @@ import streamlit as st
 
 from core.lab import Lab
 from core.views import changes
+from pages import run_change
+from pages.ui import baseline
 from pages.ui.copy_link import copy_link
 from pages.ui.errors import attempt, show_errors
 from pages.ui.run_links import run_link
@@ -15,11 +17,14 @@ from pages.ui.text import escape_markdown
 MAX_LISTED_CHANGES = 8
 
 
-def show_header(run: dict[str, Any], runs: dict[str, dict[str, Any]], lab: Lab) -> None:
+def show_header(
+    run: dict[str, Any], runs: dict[str, dict[str, Any]], lab: Lab, is_baseline: bool
+) -> None:
     """Draw the header.
 
     Args:
         runs: All runs by name.
+        is_baseline: Whether the run is pinned as the baseline.
     """
     name = run["name"]
     with st.container(horizontal=True, vertical_alignment="center", key="run-header"):
@@ -33,7 +38,7 @@ def show_header(run: dict[str, Any], runs: dict[str, dict[str, Any]], lab: Lab) 
             _show_color(run, lab)
             st.title(escape_markdown(name), width="content")
         st.space("stretch")
-        _show_actions(run, lab)
+        _show_actions(run, lab, is_baseline)
     with st.container(horizontal=True, vertical_alignment="center", key="run-origin"):
         _show_tags(run, runs, lab)
         _show_origin(run, runs)
@@ -102,7 +107,7 @@ def _settings(run: dict[str, Any]) -> changes.Values:
     return tuple(run[name] for name in changes.SETTINGS)
 
 
-def _show_actions(run: dict[str, Any], lab: Lab) -> None:
+def _show_actions(run: dict[str, Any], lab: Lab, is_baseline: bool) -> None:
     """Draw the buttons. Stop and Resume are next to the progress, because they depend on it."""
     name = run["name"]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
@@ -110,6 +115,8 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
             "Clone", icon=":material/content_copy:", help="Open Launch with these settings."
         ):
             st.switch_page("pages/launch.py", query_params={"from": name})
+        is_finished = run["status"] == "finished"
+        run_change.show_button(name, run["seconds"] if is_finished else None, lab)
         has_answers = run["exact"] is not None
         if st.button(
             "Score",
@@ -128,6 +135,7 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
             help="Everything about this run in one HTML file that works offline.",
         )
         copy_link()
+        baseline.pin_button(lab, name, is_baseline)
         archived = bool(run["archived"])
         st.button(
             "Unarchive" if archived else "Archive",

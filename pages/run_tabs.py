@@ -1,4 +1,4 @@
-"""The tabs of the run page: answers, samples, settings, data, notes, files and log."""
+"""The tabs of the run page: answers, samples, settings, lineage, data, notes, files and log."""
 
 import html
 from collections.abc import Callable
@@ -8,44 +8,47 @@ import pandas as pd
 import streamlit as st
 
 from core.lab import Lab
-from core.views import formats, report
+from core.views import formats, lineage, report
 from core.views.search import search
 from core.views.tables import records
+from pages.ui import lineage_chart
 from pages.ui.dataset_size import show_size
 from pages.ui.errors import show_errors
 from pages.ui.notes import show_notes
+from pages.ui.page_state import PageState
 from pages.ui.selection import select_rows, show_cut
 from pages.ui.text import escape_markdown, show_text
 
 if TYPE_CHECKING:  # imports the hub client, which takes a second
     from core.data.inspection import InspectedDataset
 
-KEY = "tab"
-"""Widget key and URL parameter of the open tab."""
 MAX_SAMPLE_STEPS = 60
 TABLE_HEIGHT_PX = 360
 KINDS = {"All": None, "Exact": True, "Not exact": False}
 
 
-def show_tabs(run: dict[str, Any], parent: dict[str, Any] | None, lab: Lab) -> None:
+def show_tabs(
+    run: dict[str, Any], parent: dict[str, Any] | None, state: PageState, lab: Lab
+) -> None:
     """Draw the tabs. Only the open one is computed."""
     show: dict[str, Callable[[], None]] = {
-        "Answers": lambda: _show_answers(run, lab),
+        "Answers": lambda: _show_answers(run, state, lab),
         "Samples": lambda: _show_samples(run["name"], lab),
-        "Settings": lambda: _show_settings(run, parent),
+        "Settings": lambda: _show_settings(run, parent, state),
+        "Lineage": lambda: _show_lineage(run["name"], lab),
         "Data": lambda: _show_data(run["name"], lab),
         "Notes": lambda: show_notes(run["name"], run["notes"] or "", lab),
         "Files": lambda: _show_files(run["name"], lab),
         "Log": lambda: _show_log(run["name"], lab),
     }
-    tabs = st.tabs(list(show), key=KEY, on_change="rerun", bind="query-params")
+    tabs = state.tabs(list(show), "tab")
     for tab, draw in zip(tabs, show.values(), strict=True):
         if tab.open:
             with tab, show_errors():  # the run may have been deleted since the last sync
                 draw()
 
 
-def _show_answers(run: dict[str, Any], lab: Lab) -> None:
+def _show_answers(run: dict[str, Any], state: PageState, lab: Lab) -> None:
     """Show the answers to the test examples in a table, and the selected one in full."""
     name = run["name"]
     answers = lab.answers([name])
@@ -53,15 +56,12 @@ def _show_answers(run: dict[str, Any], lab: Lab) -> None:
         st.caption("No answers yet. A run answers its test set when training finishes.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        query = st.text_input(
-            "Find answers", key="answer", bind="query-params", placeholder="e.g. synonym for happy"
-        )
-        kind = st.segmented_control("Show", list(KINDS), default="All", key="kind",
-                                    bind="query-params")  # fmt: skip
+        query = state.text("Find answers", "answer", placeholder="e.g. synonym for happy")
+        kind = state.select("Show", list(KINDS), "kind", draw=st.segmented_control, required=True)
         if st.button("Compare", icon=":material/compare:", help="Open these answers in Compare."):
             st.switch_page("pages/compare.py", query_params={"run": name})
     exact = answers["exact"].fillna(False).astype(bool)
-    wanted = KINDS[kind or "All"]
+    wanted = KINDS[kind]
     shown = answers if wanted is None else answers[exact == wanted]
     texts = shown[["instruction", "input", "reference", "answer"]].fillna("").agg(" ".join, axis=1)
     shown = shown.iloc[search(texts.tolist(), query)]
@@ -94,7 +94,7 @@ def _show_answers(run: dict[str, Any], lab: Lab) -> None:
 def _show_answer(name: str, row: dict[str, Any]) -> None:
     prompt, reference, answer = st.columns(3, border=True)
     with prompt:
-        st.caption(f"Prompt of item {row['item']:,}")
+        st.caption(f"Prompt (item {row['item']:,})")
         show_text("\n\n".join(filter(None, (row["instruction"], row["input"]))))
         st.page_link(
             "pages/data.py", label="Open in Data", icon=":material/dataset:",
@@ -136,14 +136,15 @@ def _show_samples(name: str, lab: Lab) -> None:
     )
 
 
-def _show_settings(run: dict[str, Any], parent: dict[str, Any] | None) -> None:
+def _show_settings(run: dict[str, Any], parent: dict[str, Any] | None, state: PageState) -> None:
     """Show the settings next to the defaults and, if the run was cloned, its parent's settings."""
     if run["parent"] and parent is None:
         st.caption(f"The parent, {escape_markdown(run['parent'])}, no longer exists.")
-    show_all = st.toggle(
-        "Show all settings", key="all", bind="query-params",
+    show_all = state.toggle(
+        "Show all settings",
+        "all",
         help="Turn off to show only settings that differ from the defaults or the parent.",
-    )  # fmt: skip
+    )
     table = report.run_settings(run, parent, show_all)
     if table.empty:
         st.caption("All settings have their default values.")
@@ -155,16 +156,26 @@ def _show_settings(run: dict[str, Any], parent: dict[str, Any] | None) -> None:
     st.dataframe(table, hide_index=True)
 
 
+def _show_lineage(name: str, lab: Lab) -> None:
+    """Draw the runs that this one was cloned from, and those cloned from it."""
+    runs = lab.runs()
+    lineage_chart.show(lab, runs, lineage.family(runs, name), focus=name)
+
+
 def _show_data(name: str, lab: Lab) -> None:
     """Show a summary of the run's data set, with a link to the Data page."""
     config = lab.config(name)
-    with st.spinner("Loading the data set ..."):
+    with st.spinner("Loading the data set…"):
         dataset: InspectedDataset | None = lab.dataset(config)
     if dataset is None:
-        st.caption(f"{escape_markdown(config.dataset)} is not on this machine.")
+        st.caption(
+            f"{escape_markdown(formats.dataset_text(config.dataset))} is not on this machine."
+        )
         return
     with st.container(horizontal=True, gap="large", key="data-tiles"):
-        st.metric("Data set", escape_markdown(config.dataset), width="content")
+        st.metric(
+            "Data set", escape_markdown(formats.dataset_text(config.dataset)), width="content"
+        )
         show_size(dataset.table)
     st.caption(escape_markdown(f"Columns: {dataset.columns}"))
     if dataset.skipped:
@@ -175,7 +186,7 @@ def _show_data(name: str, lab: Lab) -> None:
 
 
 def _show_files(name: str, lab: Lab) -> None:
-    """List the files of the run directory. Links are omitted, because they could lead outside."""
+    """List the files in the run directory. Links are omitted, because they could point outside it."""
     files = lab.files(name)
     total = formats.file_size(sum(size for _, size in files))
     st.caption(f"{len(files):,} files, {total}")

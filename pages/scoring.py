@@ -5,7 +5,6 @@ import streamlit as st
 from core.views import report
 from pages.scoring_order import order_form, show_progress
 from pages.scoring_results import (
-    Selection,
     forget_judges,
     select_judge,
     show_agreement,
@@ -15,6 +14,7 @@ from pages.scoring_results import (
     show_scores,
     show_two,
 )
+from pages.scoring_selection import Selection
 from pages.scoring_verdict import BASE_COLOR, show_verdict
 from pages.ui import runtime
 from pages.ui.compared_runs import PARAMETER, select_runs
@@ -68,7 +68,8 @@ if job and not job.is_running and st.session_state.get(SYNCED_JOB_KEY) is not jo
     st.session_state[SYNCED_JOB_KEY] = job
 judged = lab.scoring.answers(names)
 with ordered, st.container(key="sticky-order", border=True):
-    if order_form(lab, judged):
+    is_started, can_score = order_form(lab, judged)
+    if is_started:
         forget_judges(state)
 with shown:
     show_progress(lab)
@@ -76,19 +77,15 @@ with shown:
     judge = select_judge(lab, state, verdicts)
     run_colors = dict(zip(results["name"], results["color"], strict=True))
     colors = {name: run_colors.get(name, BASE_COLOR) for name in judged.names}
-    selection = Selection(lab, state, judged, verdicts, judge, colors)
+    selection = Selection(lab, state, judged, verdicts, judge, colors, can_score)
     if len(names) == 2:
         with top:
-            show_verdict(lab, judged, selection.judge_verdicts, colors)
-    wanted = state.value("tab")
-    wanted = wanted if wanted in TABS else next(iter(TABS))
-    state.show("tab", *([] if wanted == next(iter(TABS)) else [wanted]))
-    tabs = state.widget(st.tabs, list(TABS), "tab", wanted)
+            show_verdict(selection)
+    tabs = state.tabs(list(TABS), "tab")
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
             with tab:
                 show(selection)
-state.check("tab", TABS, "Unknown tab")
 with notices:
     state.show_notices()
 state.write()

@@ -19,6 +19,7 @@ from core.judging.order import (
 )
 from core.judging.prompts import PAIR_TEMPLATE, SCORE_TEMPLATE
 from core.lab import Lab
+from pages.scoring_selection import REQUESTED
 from pages.ui import runtime
 from pages.ui.access import secret
 from pages.ui.errors import show_errors
@@ -33,27 +34,34 @@ JUDGE_TITLES = {
 }
 
 
-def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
-    """Draw the form with the cost and the Score button. Return whether a scoring job was started."""
+def order_form(lab: Lab, judged: JudgedAnswers) -> tuple[bool, bool]:
+    """Draw the form with the cost and the Score button.
+
+    Returns:
+        Whether a scoring job was started, and whether the settings are valid and there is anything to score.
+    """
     st.subheader("Score answers")
     order = _draw_settings(lab)
+    is_requested = st.session_state.pop(REQUESTED, False)
     if not judged.runs:
         st.info("Choose at least one run.")
-        return False
+        return False, False
     with show_errors():
         is_needed = _show_cost(lab, order, judged)
         job = lab.scoring.job
-        is_disabled = (job is not None and job.is_running) or not is_needed
-        if st.button(
+        can_score = is_needed and not (job is not None and job.is_running)
+        is_pressed = st.button(
             "Score",
             type="primary",
             icon=":material/grading:",
-            disabled=is_disabled,
+            disabled=not can_score,
             width="stretch",
-        ):
+        )
+        if is_pressed or (is_requested and can_score):
             lab.start_scoring(order, judged)
-            return True
-    return False
+            return True, False
+        return False, can_score
+    return False, False
 
 
 @st.fragment(run_every=1.0)
@@ -102,8 +110,10 @@ def show_progress(lab: Lab) -> None:
 
 def _draw_settings(lab: Lab) -> Order:
     """Draw the judge settings and return the resulting order."""
-    kind_label = st.segmented_control("Mode", list(KIND_LABELS), default=next(iter(KIND_LABELS)))
-    kind = KIND_LABELS[kind_label or next(iter(KIND_LABELS))]
+    kind_label = st.segmented_control(
+        "Mode", list(KIND_LABELS), default=next(iter(KIND_LABELS)), required=True
+    )
+    kind = KIND_LABELS[kind_label]
     judges = list(JUDGE_TITLES)
     judge = st.selectbox(
         "Judge",
@@ -111,15 +121,20 @@ def _draw_settings(lab: Lab) -> Order:
         judges.index("gemini" if _stored_key("gemini") else "reference"),
         format_func=JUDGE_TITLES.__getitem__,
     )
-    if judge == "reference":
-        measure = st.selectbox(
-            "Measure",
-            list(MEASURES),
-            format_func=lambda name: MEASURE_TITLES[MEASURES[name]],
-            help="chrF compares character n-grams. ROUGE-L compares the longest common sequence of words. Exact match is all or nothing.",
-        )
-        base = st.checkbox(BASE_LABEL, True)
-        return Order(JudgeSettings(judge, measure), kind, with_base=base)
+    if judge != "reference":
+        return _draw_model_settings(lab, judge, kind)
+    measure = st.selectbox(
+        "Measure",
+        list(MEASURES),
+        format_func=lambda name: MEASURE_TITLES[MEASURES[name]],
+        help="chrF compares character n-grams. ROUGE-L compares the longest common sequence of words. Exact match is all or nothing.",
+    )
+    base = st.checkbox(BASE_LABEL, True)
+    return Order(JudgeSettings(judge, measure), kind, with_base=base)
+
+
+def _draw_model_settings(lab: Lab, judge: str, kind: Kind) -> Order:
+    """Draw the settings of a judge that is a language model."""
     model = st.text_input("Model", GEMINI_MODEL if judge == "gemini" else "")
     # Streamlit lets users clear an input only if its default is None, so session state holds the initial 0.
     st.session_state.setdefault("judge_temperature", 0.0)
@@ -166,32 +181,36 @@ def _draw_settings(lab: Lab) -> Order:
             key,
             stored_key=_stored_key(judge),
         )
-        defaults = lab.scoring.request_defaults(settings)
-        bounds = [*st.columns(2), *st.columns(2)]
-        in_flight = bounds[0].number_input(
-            "Requests in flight", 1, 64, None, placeholder=f"{defaults.in_flight}"
-        )
-        timeout = bounds[1].number_input(
-            "Timeout (s)",
-            1.0,
-            MAX_TIMEOUT_S,
-            None,
-            format="%g",
-            placeholder=f"{defaults.timeout:g}",
-            help="The default is longer for local servers because they may have to load the model first.",
-        )
-        requests = bounds[2].number_input(
-            "Requests per minute", 1, None, None, placeholder="no limit"
-        )
-        tokens = bounds[3].number_input("Tokens per minute", 1, None, None, placeholder="no limit")
+        limits, timeout = _draw_limits(lab, settings)
         retry_missing = st.checkbox("Retry verdicts without a score")
+    settings = replace(settings, timeout=timeout)
+    return Order(settings, kind, int(repeats), base, retry_missing, limits)
+
+
+def _draw_limits(lab: Lab, settings: JudgeSettings) -> tuple[Limits, float | None]:
+    """Draw the limits of requests. Return them and the timeout in seconds, or None for the default."""
+    defaults = lab.scoring.request_defaults(settings)
+    bounds = [*st.columns(2), *st.columns(2)]
+    in_flight = bounds[0].number_input(
+        "Requests in flight", 1, 64, None, placeholder=f"{defaults.in_flight}"
+    )
+    timeout = bounds[1].number_input(
+        "Timeout (s)",
+        1.0,
+        MAX_TIMEOUT_S,
+        None,
+        format="%g",
+        placeholder=f"{defaults.timeout:g}",
+        help="The default is longer for local servers because they may have to load the model first.",
+    )
+    requests = bounds[2].number_input("Requests per minute", 1, None, None, placeholder="no limit")
+    tokens = bounds[3].number_input("Tokens per minute", 1, None, None, placeholder="no limit")
     limits = Limits(
         int(in_flight or defaults.in_flight),
         requests and int(requests),
         tokens and int(tokens),
     )
-    settings = replace(settings, timeout=timeout)
-    return Order(settings, kind, int(repeats), base, retry_missing, limits)
+    return limits, timeout
 
 
 def _stored_key(judge: str) -> str:

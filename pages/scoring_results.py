@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from core.views import charts
 from core.views.comparison import SCORE_DIFFERENCE
 from core.views.formats import DASH
 from core.views.tables import markdown, records
+from pages.scoring_selection import Selection
 from pages.scoring_verdict import common_scores, show_difference
 from pages.ui.figures import show_figure
 from pages.ui.page_state import PageState
@@ -62,37 +62,13 @@ ANSWER_COLUMN_TITLES = {
 }  # fmt: skip
 EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
 SHOWN_DISAGREEMENTS = 10
-NO_SCORES = "These runs have no scores yet. Choose a judge and press Score."
-NO_PAIRS = (
-    "These runs have no head-to-head results yet. Choose the mode Head-to-head and press Score."
-)
+NO_SCORES = "These runs have no scores yet."
+NO_VERDICT = "No verdict yet: these runs have no scores."
+NO_PAIRS = "These runs have no head-to-head results yet. Choose Head-to-head mode and press Score."
 NO_RESULTS = "No results for these runs from this judge"
 JUDGE_PARAMETERS = {False: "judge", True: "pair_judge"}
 """URL parameters of the selected judge for single answers and for pairs."""
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The data that the tabs show.
-
-    Args:
-        verdicts: verdicts by all judges, from `Scoring.verdicts`.
-        judge: ID of the selected judge, or None if there are no verdicts.
-        colors: the color of each run and base model.
-    """
-
-    lab: Lab
-    state: PageState
-    judged: JudgedAnswers
-    verdicts: pd.DataFrame
-    judge: str | None
-    colors: Mapping[str, str]
-
-    @property
-    def judge_verdicts(self) -> pd.DataFrame:
-        """The verdicts by the selected judge."""
-        return self.verdicts[self.verdicts["id"] == self.judge]
 
 
 def select_judge(
@@ -128,7 +104,7 @@ def forget_judges(state: PageState) -> None:
 def show_scores(shown: Selection) -> None:
     """Show each run's score with its interval."""
     if shown.judge is None:
-        st.info(NO_SCORES)
+        _show_no_scores(shown)
         return
     lab, judged, verdicts = shown.lab, shown.judged, shown.judge_verdicts
     if not judged.same_test:
@@ -136,13 +112,13 @@ def show_scores(shown: Selection) -> None:
             "These runs were tested on different examples, so their scores are not comparable. "
             "*Two runs* compares only the examples that both runs share."
         )
-    rows = lab.scoring.leaderboard(judged, verdicts, str(verdicts["model"].iloc[0]))
+    rows = shown.leaderboard
     _show_runs(judged, rows, shown.colors, COLUMNS, "scores")
     colored = [{**row, "color": shown.colors[row["run"]]} for row in rows]
     titled_rows = judged.with_titles(rows)
     title = "Score with 95% interval"
     show_figure(
-        charts.intervals(judged.with_titles(colored), title, "score", None), key="intervals"
+        charts.intervals(judged.with_titles(colored), title, "Score", None), key="intervals"
     )
     st.caption(escape_markdown(lab.scoring.describe_judge(shown.judge)))
     if unscored_runs := [row["run"] for row in titled_rows if row["mean"] is None]:
@@ -162,13 +138,20 @@ def show_scores(shown: Selection) -> None:
         st.download_button("Markdown", markdown(titled_rows), "scores.md", "text/markdown")
 
 
+def _show_no_scores(shown: Selection) -> None:
+    """Show that there are no scores, with a button to score the runs."""
+    with st.container(key="no-scores", border=True):
+        st.markdown(NO_VERDICT if len(shown.judged.runs) == 2 else NO_SCORES)
+        shown.show_score_button("score_tab")
+
+
 def show_distribution(shown: Selection) -> None:
     """Show a histogram of each run's scores."""
     lab, judged = shown.lab, shown.judged
     example_scores = lab.scoring.example_scores(shown.judge_verdicts)
     scores = {run: part.tolist() for run, part in example_scores.groupby("run")["score"]}
     if not scores:
-        st.info(NO_SCORES)
+        _show_no_scores(shown)
         return
     run_names = [name for name in judged.names if name in scores]
     figure = charts.score_histogram(
@@ -181,12 +164,10 @@ def show_distribution(shown: Selection) -> None:
 def show_two(shown: Selection) -> None:
     """Show the score difference between two runs on their shared test examples, with its interval."""
     if shown.judge is None:
-        st.info(NO_SCORES)
+        _show_no_scores(shown)
         return
     lab, judged, verdicts = shown.lab, shown.judged, shown.judge_verdicts
-    rows = lab.scoring.leaderboard(judged, verdicts, shown.judge)
-    scored = {row["run"] for row in rows if row["mean"] is not None}
-    scored_runs = [run for run in judged.names if run in scored]
+    scored_runs = shown.scored_runs
     if len(scored_runs) < 2:
         st.info("Choose at least two runs with scores from this judge.")
         return
@@ -196,6 +177,7 @@ def show_two(shown: Selection) -> None:
     for column, letter, run in zip(columns, "AB", default_runs, strict=True):
         with column:
             name = shown.state.select(letter, scored_runs, letter.lower(), run, format_func=label)
+            shown.state.show(letter.lower(), name)  # even the default, which depends on the scores
             selected.append(name)
     first, second = selected
     if first == second:
@@ -206,7 +188,7 @@ def show_two(shown: Selection) -> None:
         both = common_scores(lab, verdicts, first, second)
     else:
         with st.container(key="two-runs", border=True):
-            both = show_difference(lab, judged, verdicts, shown.colors, first, second, "two")
+            both = show_difference(shown, first, second, "two")
     listed = both[[first, second]].set_axis(["A", "B"], axis=1)
     listed["gap"] = listed["A"] - listed["B"]
     listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
@@ -300,7 +282,7 @@ def _show_runs(
     columns: dict[str, Any],
     key: str,
 ) -> None:
-    """Draw a table with one row per run, which links to the run page and has a dot in the run's color."""
+    """Draw a table with one row per run. Each row links to the run page and has a dot in the run's color."""
     names = [row["run"] for row in rows]
     frame = pd.DataFrame(judged.with_titles(rows))
     frame.insert(0, "dot", [dot_image(colors[name]) for name in names])
@@ -325,7 +307,7 @@ def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
 def show_answers(shown: Selection) -> None:
     """Show the answers behind the scores, including those without a verdict, and the selected answer in full."""
     if shown.judge is None:
-        st.info(NO_SCORES)
+        _show_no_scores(shown)
         return
     judged, verdicts = shown.judged, shown.judge_verdicts
     order = st.segmented_control(

@@ -9,53 +9,35 @@ import streamlit as st
 
 from core.judging.answers import EXAMPLE_COLUMNS, JudgedAnswers, is_base
 from core.lab import Lab
+from pages.scoring_selection import Selection
 from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
 
 BASE_COLOR = "#8a919e"
 """Color of pretrained base models."""
-NOT_SCORED = "No verdict yet: these runs have no scores. Choose a judge and press Score."
-NOT_FULLY_SCORED = "No verdict yet: both runs need scores from this judge. Press Score to continue."
+NOT_FULLY_SCORED = "No verdict yet: both runs need scores from this judge."
 
 
-def show_verdict(
-    lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, colors: Mapping[str, str]
-) -> None:
-    """Show the verdict on the two selected runs.
-
-    Args:
-        verdicts: verdicts by one judge, from `Scoring.verdicts`.
-        colors: the color of each run and base model.
-    """
-    a, b = judged.runs
+def show_verdict(shown: Selection) -> None:
+    """Show the verdict on the two selected runs. Without any scores, the tabs say so."""
+    if shown.judge is None:
+        return
+    a, b = shown.judged.runs
     with st.container(key="verdict", border=True):
-        if verdicts.empty:
-            st.caption(NOT_SCORED)
-            return
-        rows = lab.scoring.leaderboard(judged, verdicts, str(verdicts["id"].iloc[0]))
-        scored = {row["run"] for row in rows if row["mean"] is not None}
-        if not {a, b} <= scored:
+        if {a, b} <= {*shown.scored_runs}:
+            show_difference(shown, a, b, "verdict")
+        else:
             st.caption(NOT_FULLY_SCORED)
-            return
-        show_difference(lab, judged, verdicts, colors, a, b, "verdict")
+            shown.show_score_button("score_verdict")
 
 
-def show_difference(
-    lab: Lab,
-    judged: JudgedAnswers,
-    verdicts: pd.DataFrame,
-    colors: Mapping[str, str],
-    a: str,
-    b: str,
-    key: str,
-) -> pd.DataFrame:
-    """Show a sentence and a bar that say whether A scores higher than B. Return the scores on their common examples.
+def show_difference(shown: Selection, a: str, b: str, key: str) -> pd.DataFrame:
+    """Show whether A scores higher than B, as a sentence and a bar. Return the scores on their common examples.
 
     Args:
-        verdicts: verdicts by one judge on A and B, among others.
-        colors: the color of each run and base model.
         key: distinguishes several verdicts on a page.
     """
+    lab, judged, verdicts, colors = shown.lab, shown.judged, shown.judge_verdicts, shown.colors
     both = common_scores(lab, verdicts, a, b)
     difference = lab.scoring.difference(both[a], both[b])
     name_a, name_b = judged.title(a), judged.title(b)

@@ -215,7 +215,7 @@ def test_changed_validates_and_keeps_the_original() -> None:
 
 LORA_FIELDS = {n for n in FIELDS if n.startswith("lora_")}
 EVERY_METHOD = {"method": "full", "trained_weights": "last_layers", "schedule": "wsd",
-                "warmup_fraction": 0.1, "optimizer": "muon"}  # fmt: skip
+                "warmup_fraction": 0.1, "optimizer": "muon", "early_stopping_patience": 3}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -231,6 +231,7 @@ EVERY_METHOD = {"method": "full", "trained_weights": "last_layers", "schedule": 
         ({"optimizer": "sgd"}, LORA_FIELDS | {"beta1", "beta2", "epsilon"}),
         ({"optimizer": "adamw"}, LORA_FIELDS | {"momentum"}),
         ({"weight_decay": 0.0}, LORA_FIELDS | {"decay_scope"}),
+        ({"early_stopping_patience": None}, LORA_FIELDS | {"early_stopping_min_delta"}),
     ],
     ids=lambda value: ", ".join(sorted(value)) or "defaults",
 )

@@ -7,6 +7,9 @@ import pytest
 
 from core.cli import reference
 from core.cli.commands import app
+from core.presets import preset
+from core.studies.sweep import Sweep, parse_axis
+from docs.screenshots import STUDY, sweep_arguments
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,3 +60,15 @@ def test_every_picture_is_used_in_light_and_dark() -> None:
     assert {name for name, _, scheme in names if scheme == "light"} == {
         name for name, _, scheme in names if scheme == "dark"
     }
+
+
+def test_tutorial_study_has_36_runs() -> None:
+    options = iter(sweep_arguments()[1:])
+    given: dict[str, list[str]] = {}
+    for option, value in zip(options, options, strict=True):
+        given.setdefault(option, []).append(value)
+    base = preset(given["--preset"][0]).changed(**dict(s.split("=", 1) for s in given["--set"]))
+    axes = tuple(parse_axis(text) for text in given["--axis"])
+    sweep = Sweep(base, axes, tuple(range(int(given["--seeds"][0]))))
+    assert given["--study"] == [STUDY]
+    assert len([*sweep.members(STUDY)]) == 36

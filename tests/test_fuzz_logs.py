@@ -1,6 +1,6 @@
 """Fuzz tests for event files, queues, judge ledgers and base answers.
 
-Lines may be torn, duplicated, reordered or have invalid fields. Readable events are counted once and in order, every
+Lines may be torn, duplicated or reordered, or have invalid fields. Readable events are counted once and in order, every
 score is None or between 0 and 100, and readers do not raise exceptions.
 """
 

@@ -48,7 +48,7 @@ def models(format: AsFormat = "table") -> None:
 @app.command()
 def settings(format: AsFormat = "table") -> None:
     """List all run settings. Shows their defaults, choices and descriptions."""
-    print(render(report.settings(), format))
+    print(render(report.settings(format), format))
 
 
 @app.command()
@@ -239,21 +239,25 @@ for command in (score, sweep, studies, effects):
 
 @app.command()
 def export(
-    run: RunName,
+    name: Annotated[
+        str, typer.Argument(metavar="RUN|STUDY", help="Name of the run, or of the study.")
+    ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
     format: Annotated[
         operations.ExportFormat,
         typer.Option(
             "--format",
-            help="`capsule`: one HTML file with charts, answers, scores, settings and log. Works offline.",
+            help="`capsule`: a run as one HTML file with charts, answers, scores, settings and log. `report`: a "
+            "study with its effects, curves and settings; HTML if FILE ends in .html, Markdown with pictures if it ends "
+            "in .zip. HTML files work offline.",
         ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Export a run to a file."""
-    size = operations.export(runs_dir, run, file, format, force)
-    print(f"{file}: {size / 1e6:.1f} MB")
+    """Export a run or a study to a file."""
+    size = operations.export(runs_dir, name, file, format, force)
+    print(f"{file}: {size / 1e6:.1f} MB" if size >= 1e5 else f"{file}: {size / 1e3:.0f} KB")
 
 
 @app.command()

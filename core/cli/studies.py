@@ -15,8 +15,10 @@ from core.cli.options import (
     errors,
     parse_config,
 )
-from core.studies.sweep import Mode, Sweep, parse_axis
+from core.errors import UserError
+from core.studies.sweep import MAX_RUNS, SEARCH_METRICS, Mode, Sweep, parse_axis
 from core.views import report
+from core.views.study_text import PRUNING_BIAS
 from core.views.tables import render
 
 
@@ -26,21 +28,40 @@ def sweep(
         list[str],
         typer.Option(
             "--axis",
-            help="Setting to vary: field=v1,v2,... or field=log LOW..HIGH x N. To vary settings together, use "
+            help="Setting to vary: field=v1,v2,... or field=log LOW..HIGH x N. To give several settings the same values, use "
             "lora_rank=lora_alpha=4,16. Repeatable.",
         ),
     ],
     preset: PresetName = None,
     set: Sets = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Number of seeds for each combination.")
+        int,
+        typer.Option("--seeds", min=1, max=MAX_RUNS, help="Number of seeds for each combination."),
     ] = 1,
     mode: Annotated[
-        Mode, typer.Option("--mode", help="Train all combinations or a random subset.")
+        Mode,
+        typer.Option(
+            "--mode",
+            help="grid: all combinations. random: a random subset. search: combinations that are likely to improve on the "
+            "previous ones (TPE), starting with random ones.",
+        ),
     ] = "grid",
     max_runs: Annotated[
-        int | None, typer.Option("--max-runs", min=1, help="Number of runs in a random subset.")
+        int | None,
+        typer.Option("--max-runs", min=1, help="Number of runs in a random subset or a search."),
     ] = None,
+    metric: Annotated[
+        str,
+        typer.Option("--metric", help=f"What a search improves: {', '.join(SEARCH_METRICS)}."),
+    ] = "val_loss",
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Stop a run at 20, 40 or 80% of its steps if its loss is not in the better half of the study's runs with "
+            "the same seed. Effects exclude these runs.",
+        ),
+    ] = False,
     question: Annotated[
         str, typer.Option("--question", help="Question to answer; shown by `studies`.")
     ] = "",
@@ -54,12 +75,19 @@ def sweep(
     """
     base = parse_config(preset, set, runs_dir)
     axes = tuple(parse_axis(text) for text in axis)
-    planned = Sweep(base, axes, tuple(range(base.seed, base.seed + seeds)), mode, max_runs)
-    names = operations.sweep(runs_dir, study, planned, question)
-    for number, name in enumerate(names, 1):
-        errors.print(f"Run {number} of {len(names)}")
-        if operations.train_member(runs_dir, name, executor, errors) == "stopped":
+    if max_runs is not None and mode == "grid":
+        raise UserError("max_runs: only has an effect with --mode random or --mode search")
+    seed_values = tuple(range(base.seed, base.seed + seeds))
+    planned = Sweep(base, axes, seed_values, mode, max_runs, metric, prune)
+    names, done = operations.sweep(runs_dir, study, planned, question), 0
+    names = names or operations.extend_search(runs_dir, study)
+    while done < len(names):
+        errors.print(f"Run {done + 1} of {max_runs if mode == 'search' else len(names)}")
+        if operations.train_member(runs_dir, names[done], executor, errors) == "stopped":
             raise typer.Exit(1)
+        done += 1
+        if done == len(names):
+            names += operations.extend_search(runs_dir, study)
     frame, judged = operations.read_runs(runs_dir)
     print(render(report.runs(frame[frame["name"].isin(names)], format, scores=judged), format))
 
@@ -72,10 +100,17 @@ def studies(
         str | None, typer.Option("--continue", help="Re-queue the runs that --pause removed.")
     ] = None,
     extend: Annotated[
-        str | None, typer.Option("--extend", help="Add seeds to this study; see --seeds.")
+        str | None,
+        typer.Option(
+            "--extend", help="Add seeds to this study, or runs to a search; see --seeds and --runs."
+        ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=0, help="Number of seeds that --extend adds.")
+        int,
+        typer.Option("--seeds", min=0, max=MAX_RUNS, help="Number of seeds that --extend adds."),
+    ] = 0,
+    runs: Annotated[
+        int, typer.Option("--runs", min=0, help="Number of runs that --extend adds to a search.")
     ] = 0,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
@@ -86,7 +121,7 @@ def studies(
     if continue_:
         operations.continue_study(runs_dir, continue_)
     if extend:
-        operations.extend_study(runs_dir, extend, seeds)
+        operations.extend_study(runs_dir, extend, seeds, runs=runs)
     frame, _ = operations.read_runs(runs_dir)
     print(render(operations.studies(runs_dir, frame), format))
 
@@ -115,9 +150,11 @@ def effects(
     """Estimate the effect of each single change across seeds. Verdicts are corrected for multiple comparisons."""
     frame = operations.effects(runs_dir, metric, study, margin)
     if frame.empty:
-        errors.print("No runs differ in exactly one change.")
+        errors.print("No runs differ by exactly one change.")
     elif frame["exploratory"].any():
         errors.print(
             "Seeds were added after this study was planned, so its verdicts are exploratory."
         )
+    if any(sum(counts) for counts in frame["pruned"]):
+        errors.print(f"{PRUNING_BIAS} See `pruned` in JSON.")
     print(render(report.effects(frame, format), format))

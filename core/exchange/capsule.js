@@ -38,6 +38,7 @@
     };
     dark.addEventListener("change", draw);
     logScale.addEventListener("change", draw);
+    byId("figure").style.height = `${layout.height}px`;  // Plotly forgets it when the window is resized
     await draw();
   }
 

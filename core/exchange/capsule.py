@@ -7,22 +7,16 @@ Jinja2's autoescape. Data for scripts is stored in Base64 and displayed only as 
 Does not know where the record comes from.
 """
 
-import base64
 import datetime
-import functools
-import gzip
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from core.config import GROUPS, IDENTITY_FIELDS, RunConfig, is_relevant, metadata
+from core.exchange import packing
 from core.exchange.redaction import without_home, without_keys
 from core.exchange.run_record import RunRecord
 from core.metrics import CURVES
@@ -35,8 +29,6 @@ MAX_TEXT_CHARS = 20_000
 """Longer prompts and answers are truncated."""
 MAX_SAMPLES = 100
 MAX_WARNINGS = 200
-FOLDER = Path(__file__).parent
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 CHARTED = ("loss", "lr", "grad_norm", "relative_update", "tokens_per_s", "memory_mb")
 """Curves below the loss chart, in this order."""
 
@@ -44,7 +36,7 @@ CHARTED = ("loss", "lr", "grad_norm", "relative_update", "tokens_per_s", "memory
 def render(record: RunRecord) -> bytes:
     """Return a run as an HTML file of at most MAX_BYTES."""
     plotly = get_plotlyjs()
-    script = (FOLDER / "capsule.js").read_text(encoding="utf-8")
+    script = (packing.FOLDER / "capsule.js").read_text(encoding="utf-8")
     judges = {row["id"]: _judge_title(row) for row in record.scores}
     figure = _figure(record)
     page = {
@@ -70,13 +62,15 @@ def render(record: RunRecord) -> bytes:
     }
     page = without_home(without_keys(page))
     scripts = {
-        "style": Markup((FOLDER / "capsule.css").read_text(encoding="utf-8")),
+        "style": Markup((packing.FOLDER / "capsule.css").read_text(encoding="utf-8")),
         "script": Markup(script),
-        "script_hashes": " ".join(map(_csp_hash, (script, plotly))),
-        "plotly": _packed_plotly(),
-        "figures": _packed({"figure": figure, "templates": charts.TEMPLATES, "font": FONT}),
+        "script_hashes": " ".join(map(packing.csp_hash, (script, plotly))),
+        "plotly": packing.packed_plotly(),
+        "figures": packing.packed(
+            {"figure": figure, "templates": charts.TEMPLATES, "font": packing.FONT}
+        ),
     }
-    template = _environment().get_template("capsule.html.jinja")
+    template = packing.environment().get_template("capsule.html.jinja")
 
     def build(answers: Markup, shown: int) -> bytes:
         content = template.render(**page, **scripts, answers=answers, answers_shown=shown)
@@ -91,53 +85,10 @@ def _fitting(rows: list[dict[str, Any]], judges: list[str], budget: int) -> tupl
     """Pack as many answers as fit into `budget` bytes. Return them and their number."""
     shown = len(rows)
     while True:
-        packed = _packed({"rows": rows[:shown], "judges": judges})
+        packed = packing.packed({"rows": rows[:shown], "judges": judges})
         if len(packed) <= budget or shown == 0:
             return packed, shown
         shown = min(shown - 1, int(shown * budget / len(packed) * 0.97))
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-@functools.cache
-def _packed_plotly() -> Markup:
-    return _base64_gzip(get_plotlyjs())
-
-
-def _packed(value: Any) -> Markup:
-    return _base64_gzip(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False))
-
-
-def _base64_gzip(text: str) -> Markup:
-    content = gzip.compress(text.encode("utf-8", errors="replace"), 9, mtime=0)
-    return Markup(base64.b64encode(content).decode("ascii"))
-
-
-def _csp_hash(script: str) -> str:
-    digest = hashlib.sha256(script.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _plain(value: Any) -> Any:
-    """Convert arrays, NumPy scalars and missing values to JSON types. Non-finite numbers become None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, str | bool) or value is None:
-        return value
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _facts(record: RunRecord) -> list[str]:
@@ -237,7 +188,7 @@ def _setting(name: str, config: RunConfig) -> str:
     values = config.model_dump()
     if not is_relevant(name, values):
         return formats.DASH
-    return formats.setting_text(values[name])
+    return formats.value_text(name, values[name])
 
 
 def _samples(record: RunRecord) -> list[dict[str, Any]]:
@@ -297,12 +248,12 @@ def _figure(record: RunRecord) -> charts.Figure:
             trace["yhoverformat"] = charts.HOVER_FORMATS.get(metric, charts.DEFAULT_HOVER_FORMAT)
     figure = charts.stack([*panels.values()])
     figure["layout"] |= {"shapes": _marks(record, [*panels]), "showlegend": False}
-    figure["layout"]["font"] = {"family": FONT}
+    figure["layout"]["font"] = {"family": packing.FONT}
     return figure
 
 
 def _named(figure: charts.Figure, titles: Sequence[str]) -> charts.Figure:
-    """Name the traces by metric, not by run as in figures of several runs."""
+    """Name the traces by metric. Figures of several runs name them by run."""
     for trace, title in zip(figure["data"], titles, strict=True):
         trace["name"] = title
         trace.pop("hovertemplate", None)  # may name the run

@@ -21,7 +21,7 @@ REPLACEMENT = "[key]"
 
 
 def without_keys(value: Any) -> Any:
-    """Replace API keys and passwords in a text, or in all texts of nested lists and dicts, with `[key]`."""
+    """Replace API keys and passwords in a string, or in all strings of nested lists and dicts, with `[key]`."""
     variables = os.environ.items()
     secrets = {v for k, v in variables if SECRET_NAMES.search(k.upper())}
     secrets = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
@@ -35,14 +35,14 @@ def without_keys(value: Any) -> Any:
 
 
 def without_home(value: Any) -> Any:
-    """Replace the path of the home folder in a text, or in all texts of nested lists and dicts, with `~`."""
+    """Replace the path of the home folder in a string, or in all strings of nested lists and dicts, with `~`."""
     home = str(Path.home())
     pattern = re.compile(rf"{re.escape(home)}(?=/|\b)")
     return value if home == "/" else _with_texts(value, lambda text: pattern.sub("~", text))
 
 
 def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a copy of a value with all its texts changed."""
+    """Return a copy of a value with all its strings changed."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

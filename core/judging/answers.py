@@ -48,7 +48,7 @@ class JudgedAnswers:
     Args:
         runs: names of the runs.
         base_by_run: base models by run name; runs whose base model is unknown are omitted.
-        answers: answers by the runs and the base models, from `queries.judged_answers`.
+        answers: answers from the runs and the base models, from `queries.judged_answers`.
     """
 
     runs: tuple[str, ...]
@@ -59,7 +59,7 @@ class JudgedAnswers:
     def of(
         cls, runs: Sequence[str], base_by_run: Mapping[str, Base], answers: pd.DataFrame
     ) -> "JudgedAnswers":
-        """Build from all answers by the runs and their base models.
+        """Build from all answers from the runs and their base models.
 
         Base answers to examples that no run answered are dropped.
         """

@@ -31,7 +31,7 @@ class Job:
     """A scoring job that can be watched and stopped.
 
     Args:
-        judged: the answers by the runs and their base models.
+        judged: the answers from the runs and their base models.
         answerer: returns the object that loads base models; called only if base-model answers are missing. By default,
             one model is loaded at a time and kept until the job ends.
 
@@ -113,7 +113,7 @@ class Job:
         return Answerer(self._runs_dir, max_models=1)
 
     def _base_answers(self) -> list[pd.DataFrame]:
-        """Return the answers by each base model, with the columns `run` and ANSWER_COLUMNS."""
+        """Return the answers from each base model, with the columns `run` and ANSWER_COLUMNS."""
         frames = []
         for base, examples in self.judged.examples_by_base().items():
 

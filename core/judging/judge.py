@@ -25,7 +25,7 @@ class Item:
 
     @property
     def subject(self) -> str:
-        """Hash of all texts. Identical answers to identical examples share a verdict."""
+        """Hash of all of the text. Identical answers to identical examples share a verdict."""
         texts = (self.instruction, self.input, self.reference, self.answer)
         return content_hash(*texts) if self.other is None else content_hash(*texts, self.other)
 

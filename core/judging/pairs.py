@@ -13,7 +13,7 @@ from core.statistics.ratings import rating_intervals
 
 
 def answer_pairs(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return all pairs of answers by different runs to the same test example, in both orders.
+    """Return all pairs of answers from different runs to the same test example, in both orders.
 
     Columns: run (shown first), other, EXAMPLE_COLUMNS, answer, other_answer, is_tie (whether the answers are
     identical), and subject (a hash of the pair).
@@ -45,7 +45,7 @@ def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any
     The rate is how often `run` wins, in percent. Pairs that were not judged in both orders are omitted.
 
     Args:
-        verdicts: verdicts by one judge, from `Scoring.pair_verdicts`.
+        verdicts: verdicts from one judge, from `Scoring.pair_verdicts`.
     """
     rows = []
     for run, other, both in _both_orders(verdicts, runs):

@@ -74,7 +74,7 @@ class Question:
         """Parse the verdict in a reply. Its score is None if the reply has no clear verdict; see `replies`.
 
         Args:
-            item: the judged item, whose texts the reply may quote.
+            item: the judged item, which the reply may quote.
             cut: why the reply is incomplete, or None if it is complete.
             from_reasoning: whether the text is the model's reasoning.
         """

@@ -2,7 +2,7 @@
 
 A reply is parsed in five steps. An ambiguous reply results in a missing verdict with a reason, never in a guess.
 
-1. Drop quotes: Markdown quotes, and copies of the judged texts that look like a verdict or like reasoning.
+1. Drop quotes: Markdown quotes, and copies of the judged text that look like a verdict or like reasoning.
 2. Drop reasoning: `<think>` and similar blocks, closed or not, and all channels except the final one.
 3. Take the last complete top-level JSON object with the expected key. Malformed objects are accepted: single quotes,
    unquoted keys, trailing commas, Python literals, a missing brace. Objects that are copied from a judged text, or
@@ -39,7 +39,7 @@ QUOTED_VALUE = "[quoted value]"
 MAX_SHOWN_VALUE_CHARS = 20
 """Longer values are not quoted in the reason for a missing verdict."""
 MAX_TEXT_CHARS = 10_000
-"""Longer texts (excluding reasoning) are not parsed, because some patterns take quadratic time."""
+"""Longer replies (excluding reasoning) are not parsed, because some patterns take quadratic time."""
 MAX_STATEMENT_CHARS = 300
 """Longer lines are not searched for a statement."""
 
@@ -233,7 +233,7 @@ def read_verdict(
     """Parse the verdict in a reply. If there is none, or if several conflict, return a missing verdict with the reason.
 
     Args:
-        judged: prompt texts that the reply may quote.
+        judged: parts of the prompt that the reply may quote.
         cut: why the reply is incomplete, or None if it is complete.
         from_reasoning: whether the text is the model's reasoning.
     """
@@ -433,7 +433,7 @@ def _introduction(text: str, start: int) -> str:
 
 
 def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
-    """Replace copies of judged texts, literal or JSON-escaped, and Markdown quotes."""
+    """Replace copies of judged text, literal or JSON-escaped, and Markdown quotes."""
     for part in sorted(judged, key=len, reverse=True):
         if not any(p.search(part) for p in (MENTIONS[kind], REASONING, CHANNEL)):
             continue  # replacing a text such as 8 would damage the verdict itself
@@ -456,7 +456,7 @@ def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
 
 
 def _decoded(text: str) -> str:
-    """Decode a text that is a JSON string; return other texts unchanged."""
+    """Decode text that is a JSON string; return other text unchanged."""
     if text.lstrip().startswith('"'):
         try:
             value = json.loads(text, strict=False)

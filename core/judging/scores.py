@@ -53,7 +53,7 @@ def leaderboard(
     Base models come first, followed by the runs in descending order of score.
 
     Args:
-        verdicts: verdicts by one judge, from `Scoring.verdicts`.
+        verdicts: verdicts from one judge, from `Scoring.verdicts`.
         answers: all answers that should be scored, with the columns `run` and EXAMPLE_COLUMNS.
         partial: also show the score of a run that has not been fully judged. Such a score may be biased, because the
             only judged answers may be those that the run shares with another run.
@@ -129,7 +129,7 @@ def scale_sentence(verdicts: pd.DataFrame) -> str | None:
     """Return a warning if the judge does not seem to have used the full scale of 0 to 100, otherwise None.
 
     Args:
-        verdicts: verdicts by one judge, from `Scoring.verdicts`.
+        verdicts: verdicts from one judge, from `Scoring.verdicts`.
     """
     scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     highest = scored["score"].max()

@@ -56,7 +56,7 @@ class Scoring:
         self._runs_dir, self._read, self._answerer = runs_dir, read, answerer
 
     def answers(self, runs: Sequence[str]) -> JudgedAnswers:
-        """Load the answers by the given runs and their base models."""
+        """Load the answers from the given runs and their base models."""
         base_by_run = self._base_by_run(runs)
         base_names = {base.name for base in base_by_run.values()}
         answers = self._read(queries.judged_answers, [*base_names, *runs])

@@ -36,7 +36,7 @@ WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weights in a format that can run code when loaded. They are mentioned in error messages but never read."""
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module", "model")
-"""Name parts that torch.compile, FSDP, DataParallel and training frameworks add to tensors."""
+"""Parts that torch.compile, FSDP, DataParallel and training frameworks add to the names of tensors."""
 VOCABULARY_TABLES = ("wte.weight", "lm_head.weight")
 MAX_EXTRA_ROWS = 1024
 """Maximum number of extra vocabulary rows, which are padding or added tokens. More indicate a different tokenizer."""

@@ -197,7 +197,7 @@ def device_memory_mb(
 
 
 def disk_mb(config: RunConfig, arch: Architecture, steps: int | None = None) -> tuple[float, float]:
-    """Return the disk space that a run uses in MiB, at its peak and after it has finished.
+    """Return the disk space in MiB that a run uses, at its peak and after it has finished.
 
     Counts checkpoints and weights. Events, answers and the log are small in comparison.
 

@@ -6,7 +6,7 @@ Computes everything from the data set and the model's shapes, without loading a 
 import contextlib
 import functools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -31,6 +31,11 @@ CURVE_POINTS = 200
 """Approximate maximum number of points in a plan's learning rate curve."""
 SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
 """Stand-in for a data set that has not been downloaded yet. A run that does not fit with this one never fits."""
+CORPUS_FIELDS = (
+    *("dataset", "max_examples", "empty_outputs", "columns", "train_fraction", "test_fraction"),
+    *("max_length", "mask_prompt", "eval_examples", "probe_examples", "epochs"),
+)
+"""Settings that determine a run's Corpus."""
 RETRY_MEMORY_SHARE = 0.95
 """Maximum memory estimate for settings suggested after a run ran out of memory, relative to that run's estimate."""
 Result = TypeVar("Result")
@@ -124,7 +129,14 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     Raises:
         UserError: the data set does not exist or is damaged, or a part of it is empty, possibly after truncation.
     """
-    stamps = dataset.stamps(config.dataset)
+    relevant = {name: getattr(config, name) for name in CORPUS_FIELDS}
+    settings = RunConfig().model_copy(update=relevant)
+    return _read_corpus(settings, context, dataset.stamps(config.dataset))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_corpus(config: RunConfig, context: int, stamps: object) -> Corpus:
+    """Implement `read_corpus`. `stamps` is only part of the cache keys."""
     source = config.dataset, config.max_examples, config.empty_outputs, config.columns
     records, sizes = _read_sizes(*source, stamps)
     parts = dataset.split(records.examples, config)
@@ -256,6 +268,31 @@ def _disk_fields(
         "disk_mb": round(after, 1),
         "free_disk_mb": None if free is None else round(free, 1),
     }
+
+
+def check_disk(configs: Sequence[RunConfig], runs: int, runs_dir: Path) -> None:
+    """Raise UserError if the disk is too small for all runs of a sweep, which are trained one after the other.
+
+    Counts their weights and a checkpoint of one run. Does nothing if the base model is unknown.
+
+    Args:
+        configs: the settings of some of the runs; the mean of their needs applies to all.
+    """
+    free = _free_disk_mb(runs_dir)
+    needs = []
+    for config in configs:
+        with contextlib.suppress(UserError):  # reported when the run starts
+            arch = pretrained.architecture(config.base_model)
+            needs.append(estimate.disk_mb(config, arch, steps=1))
+    if free is None or not needs:
+        return
+    kept = runs * sum(after for _, after in needs) / len(needs)
+    needed = kept + max(peak - after for peak, after in needs)
+    if needed > free:
+        raise UserError(
+            f"{runs:,} runs need about {needed:,.0f} MB of disk space, but only {free:,.0f} MB is free in {runs_dir}; "
+            "use fewer runs or keep_weights = none"
+        )
 
 
 def _free_disk_mb(directory: Path) -> float | None:

@@ -31,6 +31,7 @@ ENDED_STATUSES = ("stopped", "interrupted", "failed", "finished")
 """Statuses of runs that are neither queued nor running."""
 FINAL_EVENT_BYTES = 1 << 12
 """Maximum size of the last event of a finished run."""
+MAX_STOP_REQUEST_CHARACTERS = 999
 LOCK_TIMEOUT_S = 1.0
 """Long enough to wait for brief holders of a run's lock. A trainer holds it for its lifetime."""
 
@@ -174,36 +175,45 @@ class RunDirectory:
         """Return all status events, oldest first. Raises UserError if they cannot be read."""
         return [event for event in self.events("status") if "status" in event]
 
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        """Return all events of a kind, oldest first. Raises UserError if they cannot be read."""
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        """Return all events of some kinds, oldest first. Raises UserError if they cannot be read."""
         lines, offset, events = [b""], 0, []
-        marker = f'"event":"{kind}"'.encode()  # as EventWriter writes it
+        markers = [f'"event":"{kind}"'.encode() for kind in kinds]  # as EventWriter writes it
         try:
             while lines:
                 lines, offset = read_lines(self.events_path, offset)
-                candidates = (parse(line) for line in lines if marker in line)
-                events += [event for event in candidates if event and event["event"] == kind]
+                candidates = (parse(line) for line in lines if any(m in line for m in markers))
+                events += [event for event in candidates if event and event["event"] in kinds]
         except FileNotFoundError:
             pass
         except OSError as error:
             raise UserError(f"{self.name}: events.jsonl cannot be read ({error})") from None
         return events
 
-    def request_stop(self, ending: str = "stopped") -> None:
+    def request_stop(self, ending: str = "stopped", reason: str | None = None) -> None:
         """Ask the trainer to save a checkpoint and end with this status. Raises UserError if that fails."""
         try:
-            replace_text(self.stop_path, ending)
+            replace_text(self.stop_path, f"{ending}\n{reason}" if reason else ending)
         except OSError as error:
             raise UserError(f"{self.name}: the stop request cannot be written ({error})") from None
 
     def stop_request(self) -> str | None:
         """Return the requested final status, or None if no stop has been requested."""
         try:
-            with open_regular(self.stop_path, "r", encoding="utf-8", errors="replace") as file:
-                ending = file.read(99)
+            ending = self._read_stop_request().partition("\n")[0]
         except OSError:
             return None
         return ending if ending in ENDED_STATUSES else "stopped"
+
+    def stop_reason(self) -> str | None:
+        """Return the reason of the stop request, or None if it has none."""
+        with contextlib.suppress(OSError):
+            return self._read_stop_request().partition("\n")[2].strip() or None
+        return None
+
+    def _read_stop_request(self) -> str:
+        with open_regular(self.stop_path, "r", encoding="utf-8", errors="replace") as file:
+            return str(file.read(MAX_STOP_REQUEST_CHARACTERS))
 
     def seconds_since_stop_request(self) -> float | None:
         """Return the age of the stop request, or None if there is none.
@@ -273,7 +283,8 @@ class RunDirectory:
         """
         with contextlib.suppress(UserError), self.lock():
             if self.status() in from_statuses:
-                final_event = {"status": self.stop_request() or ending, "reason": reason}
+                ending = self.stop_request() or ending
+                final_event = {"status": ending, "reason": self.stop_reason() or reason}
                 self.append("status", **final_event)
                 log.append_event(self.log_path, "status", final_event)
                 self.clear_stop_request()

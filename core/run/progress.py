@@ -70,6 +70,8 @@ def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Cons
     elif kind == "eval":
         train_loss = event["train_loss"]
         training = "" if train_loss is None else f"train {train_loss:.3f}, "
+        if event["final"]:  # may be before the planned last step
+            progress.update(task, total=event["step"])
         losses = f"{training}validation {event['val_loss']:.3f}"
         console.print(f"step {event['step']}: loss {losses}", highlight=False)
     elif kind == "weights":

@@ -16,16 +16,22 @@ class Preferences:
 
     Args:
         resume_interrupted: re-queue interrupted runs when a dashboard starts.
+        baseline: the run with which all others are compared; empty if there is none. It may have been deleted.
     """
 
     resume_interrupted: bool = False
+    baseline: str = ""
 
 
 def load(runs_dir: Path) -> Preferences:
     """Load the preferences, or the defaults if the file is missing or invalid."""
     try:
         values = json.loads((runs_dir / PREFERENCES_FILE).read_text(encoding="utf-8"))
-        return Preferences(resume_interrupted=values.get("resume_interrupted") is True)
+        baseline = values.get("baseline")
+        return Preferences(
+            resume_interrupted=values.get("resume_interrupted") is True,
+            baseline=baseline if isinstance(baseline, str) else "",
+        )
     except (OSError, ValueError, AttributeError, RecursionError):
         return Preferences()
 

@@ -45,14 +45,14 @@ class Queue:
         with self._changed:
             return self._names()
 
-    def add(self, name: str) -> None:
-        """Append a run to the queue unless it is already queued. Raises UserError if the queue cannot be saved.
+    def add(self, *names: str) -> None:
+        """Append runs to the queue unless they are already queued. Raises UserError if the queue cannot be saved.
 
         The current run can be added too, because a run may be resumed before its trainer has exited.
         """
         with self._changed:
-            if name not in self._waiting:
-                self._waiting.append(name)
+            if new := [name for name in names if name not in self._waiting]:
+                self._waiting += new
                 self._changed.notify_all()
                 self._write()
 

@@ -35,6 +35,9 @@ class ActiveRun:
         self.resumed = any(event["status"] == "running" for event in run.statuses())
         self.ending: str | None = None
         """Final status to record after a stop request; None if there has not been one."""
+        self.reason: str | None = None
+        self.stop_reason: str | None = None
+        """Reason of the stop request, if it has one."""
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append an event to the event file and the log."""
@@ -45,6 +48,7 @@ class ActiveRun:
         """Whether the user or a signal has asked the trainer to save a checkpoint and stop."""
         if self.ending is None and self._run.stop_path.exists():
             self.ending = self._run.stop_request()
+            self.stop_reason = self._run.stop_reason()
         return self.ending is not None
 
     def last_plan(self) -> dict[str, Any] | None:
@@ -104,8 +108,8 @@ def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> dict[st
         traceback.print_exc()
         return {"status": "failed", "reason": _reason(error, run)}
     if outcome == "finished":  # config.json may have been edited since the run started
-        return {"status": outcome, "reason": None, "keep_weights": config.keep_weights}
-    return {"status": active.ending or outcome, "reason": None}
+        return {"status": outcome, "reason": active.reason, "keep_weights": config.keep_weights}
+    return {"status": active.ending or outcome, "reason": active.stop_reason}
 
 
 def _reason(error: BaseException, run: RunDirectory) -> str:

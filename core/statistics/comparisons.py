@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats  # type: ignore[import-untyped]
+from scipy import optimize, special, stats  # type: ignore[import-untyped]
 
 CONFIDENCE_LEVEL = 0.95
 FALSE_DISCOVERY_RATE = 0.05
@@ -37,7 +37,7 @@ class Effect:
         difference: after minus before; nan if a side has no values.
         variances: independent components of the variance of `difference`, each with its degrees of freedom. Empty if
             there are too few values to estimate them.
-        n: number of pairs, or of values on both sides if they are not paired.
+        n: number of pairs, or the total number of values if they are not paired.
         is_paired: whether values were compared as pairs.
     """
 
@@ -56,7 +56,7 @@ class Effect:
             return math.nan
         quantile = (1 + level) / 2
         return math.sqrt(
-            sum(v * float(stats.t.ppf(quantile, df)) ** 2 for v, df in self.variances if v)
+            sum(v * float(special.stdtrit(df, quantile)) ** 2 for v, df in self.variances if v)
         )
 
     def interval(self, level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
@@ -85,9 +85,9 @@ class Effect:
 
 
 def compare(before: Mapping[int, float], after: Mapping[int, float]) -> Effect:
-    """Compare the metric of one run per seed.
+    """Compare the metric of two settings with one run per seed.
 
-    If at least two seeds are common to both, only those are compared, with a paired t-test. Otherwise, all seeds are
+    If both sides share at least two seeds, only those are compared, with a paired t-test. Otherwise, all seeds are
     compared with Welch's test.
 
     Args:
@@ -117,8 +117,17 @@ def welch(before: Sequence[float], after: Sequence[float]) -> Effect:
     return Effect(difference, ((total, df),), n, is_paired=False)
 
 
+def average(values: Sequence[float]) -> Effect:
+    """Return the mean of one setting's values, as a difference from 0. The interval is Student's t."""
+    x = np.asarray(values, float)
+    n = len(x)
+    mean = float(x.mean()) if n else math.nan
+    variances = ((float(x.var(ddof=1)) / n, n - 1),) if n > 1 else ()
+    return Effect(mean, variances, n, is_paired=False)
+
+
 def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
-    """Compare scores of the same test items by the same seeds.
+    """Compare scores on the same test items, from the same seeds.
 
     Both seeds and items are random and crossed, so the variance of the mean difference has a component for each (Owen
     2007, "The pigeonhole bootstrap"). The seed component, which includes the residual, has S - 1 degrees of freedom;
@@ -134,7 +143,7 @@ def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
     mean, by_seed, by_item = float(gaps.mean()), gaps.mean(axis=1), gaps.mean(axis=0)
     if (
         items < 2 or (gaps == gaps[0, 0]).all()
-    ):  # equal gaps, as with two wrong answers, give no estimate of the variance
+    ):  # equal gaps, as between two wrong answers, give no estimate of the variance
         return Effect(mean, (), gaps.size, is_paired=True)
     item_variance = float(by_item.var(ddof=1)) / items
     if seeds < 2:
@@ -159,7 +168,7 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(effect: Effect, q: float, margin: float, direction: Direction) -> Verdict:
-    """Return whether *after* is better than *before*.
+    """Return how *after* compares with *before*.
 
     Args:
         q: the adjusted p-value of the effect; see `adjusted`.
@@ -177,17 +186,17 @@ class NoiseFloor:
     Args:
         sd: standard deviation; nan if no setting has two seeds.
         low, high: bounds of its 95% interval.
-        df: degrees of freedom: the number of runs minus the number of settings.
+        df: degrees of freedom. Without moderation, the number of runs minus the number of settings.
     """
 
     sd: float
     low: float
     high: float
-    df: int
+    df: float
 
 
 def noise_floor(groups: Sequence[ArrayLike]) -> NoiseFloor:
-    """Pool the standard deviation over several settings. Each array has one setting's values, one per seed."""
+    """Pool the standard deviation over several settings. Each array holds one setting's values, one per seed."""
     values = [np.asarray(group, float) for group in groups]
     values = [group for group in values if len(group) > 1]
     df = sum(len(group) - 1 for group in values)
@@ -197,6 +206,42 @@ def noise_floor(groups: Sequence[ArrayLike]) -> NoiseFloor:
     tails = (1 - CONFIDENCE_LEVEL) / 2
     low, high = (math.sqrt(squares / float(stats.chi2.ppf(q, df))) for q in (1 - tails, tails))
     return NoiseFloor(math.sqrt(squares / df), low, high, df)
+
+
+def noise_limit(before: NoiseFloor, after: NoiseFloor | None = None) -> float:
+    """Return the largest difference between two single runs that is within the noise; nan if the noise is unknown.
+
+    Of pairs of runs with no true difference, 5% differ by more. ISO 5725-6 calls this the repeatability limit and uses
+    1.96 sqrt(2) sd. Here, Student's t replaces 1.96, because the deviation is itself an estimate: with 2 degrees of
+    freedom, 19% of such pairs would exceed the limit otherwise. With heavy tails (Student's t with 3 degrees of
+    freedom), up to 8% do. The limit is not a verdict: a verdict needs several seeds of both settings.
+
+    A floor of 0 counts as unknown: it means that the metric is too coarse to show a difference.
+
+    Args:
+        before, after: the noise floors of the two runs. By default, both runs have the same floor.
+    """
+    floors = [before] if after is None or after == before else [before, after]
+    if not all(floor.sd > 0 for floor in floors):
+        return math.nan
+    share, quantile = 2 / len(floors), (1 + CONFIDENCE_LEVEL) / 2
+    # As in `Effect.margin`, but SciPy's low-level function is much faster.
+    squares = (share * (f.sd * float(special.stdtrit(f.df, quantile))) ** 2 for f in floors)
+    return math.sqrt(sum(squares))
+
+
+def seeds_range(floor: NoiseFloor, difference: float) -> tuple[int, int, int]:
+    """Return the number of seeds needed to detect a difference: at the estimated noise, and at its interval's bounds.
+
+    Seeds are treated as independent. Pairs of runs with the same seed often vary less and then need fewer seeds.
+
+    Args:
+        difference: on the scale of the floor; not 0.
+    """
+    expected, low, high = (
+        seeds_needed(math.sqrt(2) * sd, difference) for sd in (floor.sd, floor.low, floor.high)
+    )
+    return expected, low, high
 
 
 def power(seeds: int, sd: float, difference: float) -> float:

@@ -1,4 +1,4 @@
-"""Effects: the difference in a metric between groups of runs that differ in exactly one change.
+"""Effects: the difference in a metric between groups of runs that differ by exactly one change.
 
 DataFrames in, DataFrames out; runs are read elsewhere. Runs with the same learning settings form a group, with one run
 for each seed. Two groups are compared if they differ in one setting, or in several that were changed together, such as
@@ -7,7 +7,7 @@ for each seed. Two groups are compared if they differ in one setting, or in seve
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,28 +15,32 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.config import LEARNING_FIELDS, RunConfig, condition
+from core.config import LEARNING_FIELDS, condition
 from core.errors import UserError
 from core.statistics import comparisons
 from core.statistics.comparisons import Direction
+from core.studies.pruning import PRUNED
+from core.studies.spacing import value_order
+from core.studies.sweep import MIN_SEEDS, Axes
 
 DEFAULT_TIES = (("lora_rank", "lora_alpha"),)
 """Settings that count as one change if they are equal to each other on both sides, as with alpha = rank."""
 EFFECT_COLUMNS = (
     "field", "from", "to", "context", "metric", "direction", "seeds", "n", "difference", "low", "high", "p", "q",
-    "margin", "verdict", "diverged",
+    "margin", "verdict", "diverged", "pruned",
 )  # fmt: skip
+DOUBLE_CHANGE_COLUMNS = ("changes", "context", "metric", "seeds", "difference", "diverged")
 
 
 @dataclass(frozen=True)
 class EffectMetric:
-    """Direction, default margin and scale for comparing a metric.
+    """The direction, default margin and scale for comparing a metric.
 
     Args:
         direction: which values are better.
-        margin: smaller differences count as equivalent by default: a fraction of the value for metrics on a log
+        margin: default below which differences count as equivalent. A fraction of the value for metrics on a log
             scale, otherwise in the unit of the metric.
-        is_log: compare logarithms, whose differences are relative.
+        is_log: whether logarithms are compared, so that differences are relative.
     """
 
     direction: Direction
@@ -51,7 +55,7 @@ EFFECT_METRICS = {
 }  # fmt: skip
 """Metrics by name. Any other metric is a judge with scores from 0 to 100."""
 WHOLE_SET_METRICS = ("val_loss", "perplexity")
-"""Metrics that are compared only if they were measured on the whole validation set."""
+"""Metrics that count only if they were measured on the whole validation set."""
 JUDGE_METRIC = EffectMetric("higher", 2.0)
 
 
@@ -60,16 +64,20 @@ class Group:
     """Runs with the same learning settings.
 
     Args:
-        settings: learning settings by name; None without an effect.
+        settings: learning settings and varied ones by name; IRRELEVANT for those without an effect.
+        runs: the names of the runs, newest first.
         values: the metric by seed, without diverged runs.
-        items: the metric of each test item, (seeds, items), if it is measured on test items.
+        items: scores of all test items by seed, if the metric is measured on test items; nan for those without a score.
         diverged: number of runs whose loss became infinite or rose above the base model's.
+        pruned: number of pruned runs.
     """
 
     settings: Mapping[str, Any]
+    runs: Sequence[str]
     values: Mapping[int, float]
-    items: Mapping[int, pd.Series]
+    items: Mapping[int, NDArray]
     diverged: int
+    pruned: int
 
 
 def effects(
@@ -77,30 +85,47 @@ def effects(
     metric: str,
     items: pd.DataFrame | None = None,
     margin: float | None = None,
-    ties: Sequence[tuple[str, ...]] = (),
+    axes: Axes = (),
 ) -> pd.DataFrame:
-    """Return one row per pair of groups that differ in one change; see EFFECT_COLUMNS.
+    """Return one row per pair of groups that differ by one change; see EFFECT_COLUMNS.
 
     `context` holds the values of the settings that vary among the runs and that this pair shares. `low` and `high` are
     the bounds of the 95% interval of `difference` = to - from, in the unit of the metric. `q` is `p`, adjusted for the
-    number of rows. `diverged` counts the diverged runs on both sides, which are excluded from the difference.
+    number of rows. `verdict` is undecided with fewer than MIN_SEEDS seeds. `diverged` and `pruned` count the runs on both
+    sides that are excluded from the difference for these reasons. Pruning removes the worse runs, so the differences
+    between pruned groups are biased.
 
     Args:
         runs: rows of `queries.results` with the column `base_loss`, the loss before the first step.
         metric: a key of EFFECT_METRICS, or a judge.
         items: scores of test items, for `exact` and judges: run, example, score.
         margin: differences below this count as equivalent; see `EffectMetric`.
-        ties: settings that were varied together.
+        axes: settings that a study varies. Settings that do not affect learning are compared only if they are varied.
     """
+    groups = grouped(runs, metric, items, axes)
+    rows = [row for _, _, row in compared_pairs(groups, metric, margin, axes)]
+    table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    # Otherwise pandas would turn 16 into 16.0 next to other settings.
+    ends = {name: pd.Series([row[name] for row in rows], dtype=object) for name in ("from", "to")}
+    return table.assign(**ends)
+
+
+def compared_pairs(
+    groups: Sequence[Group],
+    metric: str,
+    margin: float | None = None,
+    axes: Axes = (),
+) -> list[tuple[Group, Group, dict[str, Any]]]:
+    """Return the pairs of groups that differ by one change, each with its row of `effects`."""
     compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
     margin = compared.margin if margin is None else margin
     if not margin > 0:
         raise UserError(f"margin = {margin:g}: must be greater than 0")
-    groups = _groups(runs, metric, items)
     varied = _varied([group.settings for group in groups])
-    rows, estimates = [], []
-    for before, after, fields in _pairs(groups, [*ties, *DEFAULT_TIES]):
-        estimate = _compare(before, after, compared.is_log)
+    pairs, rows, estimates = [], [], []
+    for before, after, fields in _pairs(groups, _ties(axes)):
+        pairs.append((before, after))
+        estimate = compare(before, after, compared.is_log)
         seeds = len(before.values.keys() & after.values.keys())
         rows.append({
             "field": "=".join(fields),
@@ -111,94 +136,138 @@ def effects(
             "direction": compared.direction,
             "seeds": seeds if estimate.is_paired else min(len(before.values), len(after.values)),
             "n": estimate.n,
-            **_in_units(estimate, before, compared.is_log),
+            **in_units(estimate, before, compared.is_log),
             "p": estimate.p,
             "margin": margin,
             "diverged": [before.diverged, after.diverged],
+            "pruned": [before.pruned, after.pruned],
         })  # fmt: skip
         estimates.append(estimate)
     q_values = comparisons.adjusted([row["p"] for row in rows])
     for row, estimate, q in zip(rows, estimates, q_values, strict=True):
         row["q"] = q
-        row["verdict"] = comparisons.verdict(estimate, q, margin, compared.direction)
-    table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
-    # Otherwise pandas would turn 16 into 16.0 next to other settings.
-    ends = {name: pd.Series([row[name] for row in rows], dtype=object) for name in ("from", "to")}
-    return table.assign(**ends)
+        has_seeds = row["seeds"] >= MIN_SEEDS
+        verdict = comparisons.verdict(estimate, q, margin, compared.direction)
+        row["verdict"] = verdict if has_seeds else "undecided"
+    return [(*pair, row) for pair, row in zip(pairs, rows, strict=True)]
 
 
-def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
-    """Return the seed-to-seed standard deviation of a metric for each method, base model and data set.
+def double_changes(
+    runs: pd.DataFrame,
+    metric: str,
+    items: pd.DataFrame | None = None,
+    axes: Axes = (),
+) -> pd.DataFrame:
+    """Return one row per pair of groups that differ by exactly two changes; see DOUBLE_CHANGE_COLUMNS.
 
-    Columns: method, base_model, dataset, sd, low, high, df. For a metric on a log scale, the deviation is relative.
+    Such a difference cannot be attributed to one of the changes, so it has no interval and no verdict. `changes` holds
+    the two changes as (field, from, to), and the other columns are those of `effects`.
     """
-    compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
-    transform: Callable[[Any], Any] = np.log if compared.is_log else np.asarray
-    by_kind: dict[tuple[Any, ...], list[NDArray]] = {}
-    for group in _groups(runs, metric, None):
-        kind = tuple(group.settings[name] for name in ("method", "base_model", "dataset"))
-        by_kind.setdefault(kind, []).append(transform(np.array([*group.values.values()])))
+    is_log = EFFECT_METRICS.get(metric, JUDGE_METRIC).is_log
+    groups = grouped(runs, metric, items, axes)
+    varied = _varied([group.settings for group in groups])
     rows = []
-    for kind, values in by_kind.items():
-        floor = comparisons.noise_floor(values)
-        rows.append([*kind, floor.sd, floor.low, floor.high, floor.df])
-    return pd.DataFrame(
-        rows, columns=["method", "base_model", "dataset", "sd", "low", "high", "df"]
-    )
+    for before, after, *changes in _double_pairs(groups, _ties(axes)):
+        fields = {field for change in changes for field in change}
+        estimate = compare(before, after, is_log, by_item=False)
+        rows.append({
+            "changes": [("=".join(c), before.settings[c[0]], after.settings[c[0]]) for c in changes],
+            "context": {n: before.settings[n] for n in varied if n not in fields and before.settings[n] == after.settings[n]},
+            "metric": metric,
+            "seeds": estimate.n if estimate.is_paired else min(len(before.values), len(after.values)),
+            "difference": in_units(estimate, before, is_log)["difference"],
+            "diverged": [before.diverged, after.diverged],
+        })  # fmt: skip
+    return pd.DataFrame(rows, columns=list(DOUBLE_CHANGE_COLUMNS))
 
 
-def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list[Group]:
-    """Group finished and diverged runs by their learning settings. Of several runs with one seed, the newest counts.
+def grouped(
+    runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None, axes: Axes = ()
+) -> list[Group]:
+    """Group ended runs by their learning settings and the varied ones. Of several with the same seed, the newest counts.
 
-    Runs whose config.json is damaged have no settings, so they are left out.
+    Pruned runs do not form a group of their own. Runs whose config.json is damaged have no settings, so they are left out.
     """
     runs = runs[runs["seed"].notna()]
     if runs.empty:
         return []
-    diverged = _diverged(runs)
-    ended = runs[(runs["status"] == "finished") | diverged]
-    ended = ended.assign(diverged=diverged[ended.index])
-    scores = {} if items is None else dict(tuple(items.groupby("run", sort=False)))
-    settings = ended[list(LEARNING_FIELDS)].astype(object)
-    settings = settings.where(settings.notna(), None)
-    relevant = pd.DataFrame({n: condition(n)(ended) for n in LEARNING_FIELDS}, index=ended.index)
-    keys = [tuple(row) for row in settings.itertuples(index=False, name=None)]
+    is_diverged, is_pruned = has_diverged(runs), has_been_pruned(runs)
+    ended = runs[(runs["status"] == "finished") | is_diverged | is_pruned]
+    ended = ended.assign(diverged=is_diverged[ended.index], pruned=is_pruned[ended.index])
+    scores = _scores_by_run(items)
+    fields = compared_fields(axes)
+    relevant = pd.DataFrame({n: condition(n)(ended) for n in fields}, index=ended.index).to_numpy(
+        bool
+    )
+    columns = ["name", "seed", "diverged", "pruned", *({metric, "val_set"} & {*ended.columns})]
+    measured = ended[columns].to_dict("records")
+    run_names = ended["name"].tolist()
     members: dict[tuple[Any, ...], list[int]] = {}
-    for row, key in enumerate(keys):
+    for row, key in enumerate(setting_keys(ended, fields)):
         members.setdefault(key, []).append(row)
     groups = []
     for key, rows in members.items():
         seen: set[int] = set()
         values: dict[int, float] = {}
-        item_scores: dict[int, pd.Series] = {}
-        lost = 0
+        item_scores: dict[int, NDArray] = {}
+        diverged_runs = pruned_runs = 0
         for row in rows:  # newest first
-            run = ended.iloc[row]
+            run = measured[row]
             seed = int(run["seed"])
             if seed in seen:
                 continue
             seen.add(seed)
             if run["diverged"]:
-                lost += 1
+                diverged_runs += 1
+            elif run["pruned"]:
+                pruned_runs += 1
             elif items is not None:
                 if (scored := scores.get(run["name"])) is not None:
-                    item_scores[seed] = scored.groupby("example")["score"].mean()
-                    values[seed] = float(item_scores[seed].mean())
-            elif pd.notna(run[metric]) and (
-                metric not in WHOLE_SET_METRICS or run["val_set"] == "whole set"
+                    item_scores[seed] = scored
+                    values[seed] = float(np.nanmean(scored))
+            elif (
+                pd.notna(run[metric])
+                and math.isfinite(run[metric])
+                and (metric not in WHOLE_SET_METRICS or run["val_set"] == "whole set")
             ):
                 values[seed] = float(run[metric])
-        is_relevant = relevant.iloc[rows[0]]
+        if not values and not diverged_runs and pruned_runs:
+            continue
         named = {
-            name: value if bool(is_relevant[name]) else IRRELEVANT
-            for name, value in zip(LEARNING_FIELDS, key, strict=True)
+            name: value if is_relevant else IRRELEVANT
+            for name, value, is_relevant in zip(fields, key, relevant[rows[0]], strict=True)
         }
-        groups.append(Group(named, values, item_scores, lost))
+        groups.append(
+            Group(
+                named, [run_names[r] for r in rows], values, item_scores, diverged_runs, pruned_runs
+            )
+        )
     return groups
 
 
+def _scores_by_run(items: pd.DataFrame | None) -> dict[str, NDArray]:
+    """Return the scores of each run for the same test items; nan for items without a score."""
+    if items is None or items.empty:
+        return {}
+    table = items.groupby(["run", "example"])["score"].mean().dropna().unstack()
+    return dict(zip(table.index, table.to_numpy(float), strict=True))
+
+
+def compared_fields(axes: Axes) -> tuple[str, ...]:
+    """Return the settings by which groups differ: LEARNING_FIELDS, and any others that a study varies."""
+    varied = [name for axis in axes for name in axis]
+    return (*LEARNING_FIELDS, *(name for name in varied if name not in LEARNING_FIELDS))
+
+
+def setting_keys(runs: pd.DataFrame, fields: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the values of some settings for each run. Missing values are None."""
+    settings = runs[list(fields)].astype(object)
+    settings = settings.where(settings.notna(), None)
+    return [tuple(row) for row in settings.itertuples(index=False, name=None)]
+
+
 class _Irrelevant:
-    """Sentinel for a setting that has no effect. Unlike None, it is never a valid value."""
+    """Sentinel for a setting without an effect. Unlike None, it is never a valid value."""
 
     def __repr__(self) -> str:
         return "none"
@@ -207,7 +276,7 @@ class _Irrelevant:
 IRRELEVANT = _Irrelevant()
 
 
-def _diverged(runs: pd.DataFrame) -> pd.Series:
+def has_diverged(runs: pd.DataFrame) -> pd.Series:
     """Return a mask of the runs whose loss became infinite, or ended above the loss of the base model."""
     failed = (runs["status"] == "failed") & runs["reason"].fillna("").str.contains("finite")
     loss = runs["subset_loss"].fillna(runs["val_loss"])
@@ -216,31 +285,70 @@ def _diverged(runs: pd.DataFrame) -> pd.Series:
     return failed | worse | never
 
 
+def has_been_pruned(runs: pd.DataFrame) -> pd.Series:
+    """Return a mask of the pruned runs; see `core.studies.pruning`."""
+    return (runs["status"] == "stopped") & runs["reason"].fillna("").str.startswith(PRUNED)
+
+
+def _ties(axes: Axes) -> list[tuple[str, ...]]:
+    return [*(axis for axis in axes if len(axis) > 1), *DEFAULT_TIES]
+
+
 def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [name for name in LEARNING_FIELDS if len({repr(s[name]) for s in settings}) > 1]
+    fields = settings[0] if settings else ()
+    return [name for name in fields if len({repr(s[name]) for s in settings}) > 1]
 
 
 def _pairs(
     groups: Sequence[Group], ties: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[Group, Group, tuple[str, ...]]]:
-    """Yield pairs of groups that differ in one change, the smaller or default value first, with the changed settings."""
+    """Yield pairs of groups that differ by one change, smaller or default values first, and the changed settings."""
+    for pair, fields in _differing_pairs(groups, max([1, *(len(tie) for tie in ties)])):
+        if change := _one_change(fields, pair, ties):
+            first, second = sorted(
+                pair, key=lambda group: value_order(change[0], group.settings[change[0]])
+            )
+            yield first, second, change
+
+
+def _double_pairs(
+    groups: Sequence[Group], ties: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[Group, Group, tuple[str, ...], tuple[str, ...]]]:
+    """Yield pairs of groups that differ by exactly two changes, and the changed settings; see `_pairs`."""
+    for pair, fields in _differing_pairs(groups, 2 * max([1, *(len(tie) for tie in ties)])):
+        if _one_change(fields, pair, ties):
+            continue
+        for change in (fields[:1], *ties):
+            if not {*change} < {*fields} or not _one_change(change, pair, ties):
+                continue
+            rest = tuple(field for field in fields if field not in change)
+            if other := _one_change(rest, pair, ties):
+                first, second = sorted(
+                    pair, key=lambda group: value_order(change[0], group.settings[change[0]])
+                )
+                yield first, second, change, other
+                break
+
+
+def _differing_pairs(
+    groups: Sequence[Group], most: int
+) -> Iterator[tuple[tuple[Group, Group], tuple[str, ...]]]:
+    """Yield pairs of groups that differ in one to `most` settings, and these settings."""
+    names = [*groups[0].settings] if groups else []
     codes = np.array(
         [
-            [-1 if group.settings[n] is IRRELEVANT else hash(group.settings[n]) for n in LEARNING_FIELDS]
+            [-1 if group.settings[n] is IRRELEVANT else hash(group.settings[n]) for n in names]
             for group in groups
         ],
         dtype=np.int64,
-    ).reshape(len(groups), len(LEARNING_FIELDS))  # fmt: skip
-    longest = max([1, *(len(tie) for tie in ties)])
+    ).reshape(len(groups), len(names))  # fmt: skip
     for i in range(len(groups)):
         # Ignore settings that have no effect on one side: another setting that differs turns them off.
         differs = (codes[i] != codes[i + 1 :]) & (codes[i] != -1) & (codes[i + 1 :] != -1)
-        for offset in np.flatnonzero(differs.sum(axis=1) <= longest):
-            fields = tuple(itertools.compress(LEARNING_FIELDS, differs[offset]))
-            pair = (groups[i], groups[i + 1 + int(offset)])
-            if change := _one_change(fields, pair, ties):
-                first, second = sorted(pair, key=lambda group: _order(change[0], group))
-                yield first, second, change
+        counts = differs.sum(axis=1)
+        for offset in np.flatnonzero((counts > 0) & (counts <= most)):
+            fields = tuple(itertools.compress(names, differs[offset]))
+            yield (groups[i], groups[i + 1 + int(offset)]), fields
 
 
 def _one_change(
@@ -257,29 +365,16 @@ def _one_change(
     return None
 
 
-def _order(field: str, group: Group) -> tuple[bool, bool, Any]:
-    """Sort key: numbers by size with None first, other values with the default first."""
-    value = group.settings[field]
-    if value is None:
-        return False, False, 0.0
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return True, False, float(value)
-    return True, value != RunConfig.model_fields[field].default, str(value)
-
-
-def _compare(before: Group, after: Group, is_log: bool) -> comparisons.Effect:
-    """Compare two groups, by test items if there are any."""
-    common = sorted(before.items.keys() & after.items.keys())
+def compare(before: Group, after: Group, is_log: bool, by_item: bool = True) -> comparisons.Effect:
+    """Compare two groups, by test items if there are any and `by_item` is true."""
+    common = sorted(before.items.keys() & after.items.keys()) if by_item else []
     if common:
-        shared = before.items[common[0]].index
-        for side, seed in itertools.product((before, after), common):
-            shared = shared.intersection(side.items[seed].dropna().index)
-        if len(shared):
-            first, second = (
-                np.stack([side.items[seed].loc[shared].to_numpy(float) for seed in common])
-                for side in (before, after)
-            )
-            return comparisons.compare_items(first, second)
+        first, second = (
+            np.stack([side.items[seed] for seed in common]) for side in (before, after)
+        )  # (seeds, items) each
+        shared = ~np.isnan(first + second).any(axis=0)
+        if shared.any():
+            return comparisons.compare_items(first[:, shared], second[:, shared])
     sides = [
         {seed: math.log(value) if is_log else value for seed, value in side.values.items() if not is_log or value > 0}
         for side in (before, after)
@@ -287,7 +382,7 @@ def _compare(before: Group, after: Group, is_log: bool) -> comparisons.Effect:
     return comparisons.compare(*sides)
 
 
-def _in_units(estimate: comparisons.Effect, before: Group, is_log: bool) -> dict[str, float]:
+def in_units(estimate: comparisons.Effect, before: Group, is_log: bool) -> dict[str, float]:
     """Return the difference and its interval in the unit of the metric."""
     low, high = estimate.interval()
     bounds = {"difference": estimate.difference, "low": low, "high": high}

@@ -66,7 +66,8 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
     """Return the progress of some runs in the given order, omitting deleted runs. Much faster than `results`.
 
     Each row has name, status, reason, steps, step and seconds; the newest `loss` and `val_loss` (as in `results`);
-    `heard`, the timestamp of the newest event; and `download`, the latest download (repository, bytes, total).
+    `is_trained`, whether it has taken its last step, possibly before `steps`; `heard`, the timestamp of the newest event;
+    and `download`, the latest download (repository, bytes, total).
     """
     result = db.execute(
         """
@@ -84,7 +85,7 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
             select run, arg_max({'repository': repository, 'bytes': bytes, 'total': total}, seq) as download
             from download where run in (select run from chosen) and bytes between 0 and total group by run),
         evals as (
-            select run, arg_max_null(val_loss, seq) as val_loss
+            select run, arg_max_null(val_loss, seq) as val_loss, arg_max(final, seq) as is_trained
             from eval where step > 0 and run in (select run from chosen) group by run),
         others as (
             select run, max(time) as time from (
@@ -93,7 +94,7 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
                 union all select run, time from warning union all select run, time from generation)
             where run in (select run from chosen) group by run)
         select run as name, coalesce(status, 'queued') as status, reason, steps,
-               coalesce(step, 0) as step, seconds, loss, val_loss, greatest(statuses.time, taken.time, others.time) as heard,
+               coalesce(step, 0) as step, seconds, loss, val_loss, coalesce(is_trained, false) as is_trained, greatest(statuses.time, taken.time, others.time) as heard,
                download
         from chosen join config using (run) left join statuses using (run) left join downloads using (run)
         left join plans using (run) left join taken using (run) left join evals using (run) left join others using (run)
@@ -421,7 +422,7 @@ def base_hashes(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str,
 
 
 def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the newest verdicts on the answers by the given runs, one row per answer, judge and repeat.
+    """Return the newest verdicts on the answers from the given runs, one row per answer, judge and repeat.
 
     Columns: subject (hash of the answer), id (identifies the judge and its settings), judge, model, repeat, score,
     reason, missing.

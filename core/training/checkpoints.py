@@ -218,7 +218,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def adapted_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights to store in a checkpoint by name: the trainable weights, and PiSSA's initial factors."""
+    """Return, by name, the weights to store in a checkpoint: the trainable weights, and PiSSA's initial factors."""
     return {**trainable(model), **lora.initial_factors(model)}
 
 

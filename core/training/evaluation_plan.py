@@ -14,7 +14,7 @@ TRAINING_COST = {"full": 2.25, "lora": 1.75}
 """Cost of training on a token relative to evaluating it. Measured with gpt2-nano on one CPU core: 2.2 to 2.4 and 1.7 to
 2.0. Larger models approach 3 and 2, the ratios for matrix products, so their evaluations cost less than the budget."""
 PARTIAL_TRAINING_COST = 1.5
-"""The same if full fine-tuning trains only the head or the last blocks, with little backward computation. Measured:
+"""The same ratio if full fine-tuning trains only the head or the last blocks, which needs little backward computation. Measured:
 1.7. The ratio for gpt2's matrix products is 1.3 for the head and 1.5 for two blocks, and higher for more blocks."""
 CHECKPOINTING_COST = 1.0
 """Additional forward passes with gradient checkpointing."""

@@ -24,7 +24,7 @@ Copies = dict[str, list[Tensor]]
 
 @dataclass(frozen=True)
 class RelativeUpdate:
-    """The relative update in a step. None replaces non-finite values."""
+    """The relative update in a step. Non-finite values are None."""
 
     overall: float | None
     """Relative update of all measured modules together."""

@@ -14,6 +14,8 @@ class Run(Protocol):
 
     directory: Path
     resumed: bool
+    reason: str | None
+    """Why the run ended, if its status does not say so."""
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append an event."""
@@ -33,6 +35,7 @@ class NullRun:
 
     directory = Path(os.devnull)
     resumed = False
+    reason: str | None = None
 
     def emit(self, kind: str, **fields: Any) -> None: ...
 

@@ -22,6 +22,7 @@ from core.nn import freezing, generation, lora, pretrained
 from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
 from core.training import checkpoints, divergence, hardware, resumption
+from core.training.early_stopping import EarlyStopping
 from core.training.evaluation import ExampleLosses, answer_all, example_losses, leading
 from core.training.evaluation_plan import EvaluationPlan, TokenCounts, evaluation_plan
 from core.training.optimizers import build_optimizer, set_learning_rate
@@ -53,6 +54,7 @@ def train(config: RunConfig, run: Run) -> Outcome:
         return "stopped"
     if trainer.fit() == "stopped":
         return "stopped"
+    run.reason = trainer.early_stopping.reason
     trainer.publish_weights()
     return trainer.answer_test_set()
 
@@ -169,6 +171,7 @@ class Trainer:
             for block in self.model.h:  # the loss calls the blocks, not the model's forward
                 block.compile(dynamic=True)
         self.progress = TrainingProgress()
+        self.early_stopping = EarlyStopping(len(self.subset))
         self.best: Evaluation | None = None
         """The evaluation with the lowest validation loss."""
         self.published: Evaluation | None = None
@@ -222,7 +225,7 @@ class Trainer:
     def fit(self) -> Outcome:
         """Take all remaining optimizer steps. Stops after the current step if requested."""
         self._resume()
-        config, steps = self.config, self.schedule.steps
+        config = self.config
         self.run.emit(
             "plan",
             **self._counts(),
@@ -236,12 +239,12 @@ class Trainer:
         if self.progress.step == 0:
             self._warn_at_start()
             self._evaluate()
-        while self.progress.step < steps:
+        while not self._has_ended():
             step = self.progress.step + 1
             self.step(step, self.schedule.batches(step))
-            step, is_last = self.progress.step, self.progress.step == steps
             if self.evaluations.is_due(step):
                 self._evaluate()
+            is_last = self._has_ended()
             if config.sample_prompt and (is_last or step % config.sample_every == 0):
                 self._sample()
             stop = self.run.stop_requested()
@@ -250,6 +253,9 @@ class Trainer:
             if stop and not is_last:
                 return "stopped"
         return "finished"
+
+    def _has_ended(self) -> bool:
+        return self.progress.step == self.schedule.steps or self.early_stopping.ended_at is not None
 
     def step(self, step: int, batch_indices: list[list[int]]) -> None:
         """Take one optimizer step on one or more micro-batches of training indices.
@@ -288,18 +294,10 @@ class Trainer:
             self.progress.skipped = 0
             measured: dict[str, float | None] = {"loss": loss_value, "grad_norm": grad_norm}
         else:
-            dataset_indices = [index for batch in batches for index in batch.dataset_indices]
+            indices = [index for batch in batches for index in batch.dataset_indices]
             skipped = self.progress.skipped
             divergence.report(
-                config,
-                self.run,
-                self.model,
-                step,
-                dataset_indices,
-                lr,
-                loss_value,
-                grad_norm,
-                skipped,
+                config, self.run, self.model, step, indices, lr, loss_value, grad_norm, skipped
             )
             self.progress.skipped = skipped + 1
             measured = {"loss": None, "grad_norm": None}
@@ -353,6 +351,10 @@ class Trainer:
         final = step == self.schedule.steps
         validation = self.losses_of(self.validation_set if final else self.subset)
         subset_loss, subset_se = validation.first(len(self.subset)).mean()
+        if not final:
+            self.early_stopping.count(config, step, subset_loss)
+            if final := self._has_ended():
+                validation = self.losses_of(self.validation_set)
         measured: dict[str, Any] = {
             "train_loss": None,
             "val_loss": validation.mean()[0],
@@ -360,7 +362,7 @@ class Trainer:
             "subset_se": subset_se,
             **validation.event("val"),
         }
-        if self.probe and self.evaluations.includes_probe(step):
+        if self.probe and (final or self.evaluations.includes_probe(step)):
             probe = self.losses_of(self.probe)
             measured |= {"train_loss": probe.mean()[0], **probe.event("train")}
         self.run.emit("eval", **self._progress_fields(), final=final, **measured)
@@ -410,6 +412,7 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "origin": self._origin(),
                 "best": asdict(self.best) if self.best else None,
+                "early_stopping": asdict(self.early_stopping),
                 "train_examples": len(self.train_set),
                 "precision": hardware.name_of(self.dtype),
                 "ignores_warmup": self.ignores_warmup,
@@ -444,6 +447,7 @@ class Trainer:
                     "changes to config.json before this resume could not be checked"
                 )
             messages += self._keep_constant_rate(facts) + self._restore_best(facts)
+            self.early_stopping = EarlyStopping.parse(facts.get("early_stopping"), len(self.subset))
             self._keep_evaluation_interval()
             messages += resumption.input_warnings(facts, self._origin())
         self.run.emit("rewind", step=self.progress.step if facts else -1)

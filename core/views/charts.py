@@ -24,7 +24,7 @@ Figure = dict[str, Any]
 
 CHART_HEIGHT_PX, HISTOGRAM_HEIGHT_PX = 260, 360
 STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX = 170, 46
-"""Height of a panel in a stacked figure, and of the gap above it, which holds its title."""
+"""Height of a panel in a stacked figure, and of the gap above it, which holds the panel's title."""
 STACKED_MARGINS_PX = {"l": 56, "r": 8, "t": 4, "b": 48}
 """Margins of a stacked figure, with space for tick labels and the title of the x-axis.
 
@@ -55,6 +55,12 @@ HOVER_FORMATS = {
 }  # fmt: skip
 """Formats of hover values, in d3's notation."""
 DEFAULT_HOVER_FORMAT = ".4f"
+PLACE = " @ %{x:,.6~g}"
+"""Hover text of the x-value at which a value was measured.
+
+Unified hover shows the nearest point of each line. Lines with few points, such as evaluations, have none at most cursor
+positions.
+"""
 
 
 def _template(text: str, muted: str, grid: str, cursor: str, page: str, popup: str) -> Figure:
@@ -167,18 +173,16 @@ def step_curves(
         log: Use a logarithmic y-axis.
     """
     lines = []
+    grids = {raw["x"][raw["run"] == run].to_numpy().tobytes() for run in colors}
+    place = PLACE if len(grids) > 1 or CURVES[metric].event == "update" else ""
     for run, color in colors.items():
         if smooth is not None:
             faint = _run_line(raw, run, {"color": color, "width": 1})
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
         line = _run_line(main, run, {"color": color, "width": 2})
-        lines.append(
-            {
-                **line,
-                **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)),
-            }
-        )
+        format = HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)
+        lines.append({**line, **_hover(CURVES[metric].label, format, place)})
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
     return _with_y_from_zero(figure) if metric == "lr" else figure
@@ -214,8 +218,8 @@ def loss_curves(
                     y = np.exp(y)
             line = _line(x_values, y, run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
-            series = f"{'validation' if part == 'val' else 'training'} {noun}"
-            hover = _hover(series, ".4f")
+            series = f"{'Validation' if part == 'val' else 'Training'} {noun}"
+            hover = _hover(series, ".4f", PLACE)
             lines.append({**line, **markers, **hover, "showlegend": part == "val"})
     title = f"{noun.capitalize()} {_note('validation solid, training dotted')}"
     return _with_x_from_zero(_figure(lines, title, AXES[x].label, log, legend=len(colors) > 1))
@@ -236,7 +240,7 @@ def many_runs(figure: Figure, groups: Mapping[str, str], colors: Mapping[str, st
         thin = {"line": line, "marker": {**trace.get("marker", {}), "size": 3, **own}}
         data.append({**trace, **thin, "legendgroup": group, "showlegend": False})
     for group, color in colors.items():
-        entry = {"name": html.escape(group, quote=False), "legendgroup": group, "showlegend": True}
+        entry = {"name": plain(group), "legendgroup": group, "showlegend": True}
         place = {"type": "scatter", "x": [None], "y": [None], "mode": "lines", "xaxis": "x", "yaxis": "y"}  # fmt: skip
         data.append({**entry, **place, "line": {"color": color, "width": 3}})
     layout = {**figure["layout"], "hovermode": "closest", "showlegend": bool(colors)}
@@ -277,8 +281,8 @@ def run_loss(
         star = {"mode": "markers", "marker": {"symbol": "star", "size": 14, "color": color, "line": {"width": 1, "color": "#ffffff"}}}  # fmt: skip
         marked = _line(evaluations["x"][best], validation[best], name, {})
         lines.append({**marked, **star, "cliponaxis": False})
-    for line in lines:
-        line |= {"hovertemplate": "%{y:.4f}"}
+    for line, place in zip(lines, ("", PLACE, PLACE, ""), strict=False):
+        line |= {"hovertemplate": "%{y:.4f}" + place}
     return _with_x_from_zero(_figure(lines, "Loss", AXES["step"].label, log, legend=True))
 
 
@@ -431,7 +435,7 @@ def intervals(
     mean, low, high = (
         np.array([row[k] for row in rows_with_mean], float) for k in ("mean", "low", "high")
     )
-    names = [html.escape(row["run"], quote=False) for row in rows_with_mean]
+    names = [plain(row["run"]) for row in rows_with_mean]
     points = [
         {
             "type": "scatter",
@@ -475,7 +479,7 @@ def score_histogram(
             "type": "bar",
             "x": np.arange(5, 100, 10),
             "y": np.histogram(values, np.arange(0, 101, 10))[0],
-            "name": html.escape(run, quote=False),
+            "name": plain(run),
             "marker": {"color": (colors or {}).get(run, PALETTE[i % len(PALETTE)])},
             "hovertemplate": "%{y}",
         }
@@ -546,7 +550,7 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
         "type": "scatter",
         "x": x.to_numpy(),
         "y": values,
-        "name": html.escape(run, quote=False),
+        "name": plain(run),
         "legendgroup": run,
         "mode": "lines",
         "line": line,
@@ -554,9 +558,9 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
     }
 
 
-def _hover(series: str, format: str) -> Figure:
+def _hover(series: str, format: str, place: str) -> Figure:
     """Return the hover text of a line, with the names of the run and the series."""
-    return {"hovertemplate": f"%{{y:{format}}}<extra>%{{fullData.name}} · {series}</extra>"}
+    return {"hovertemplate": f"%{{y:{format}}}{place}<extra>%{{fullData.name}} · {series}</extra>"}
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
@@ -570,3 +574,8 @@ def _isolated(values: np.ndarray) -> np.ndarray:
     finite = np.isfinite(values)
     padded = np.concatenate([[False], finite, [False]])
     return finite & ~padded[:-2] & ~padded[2:]
+
+
+def plain(text: str) -> str:
+    """Escape text that Plotly would interpret as HTML."""
+    return html.escape(text, quote=False)

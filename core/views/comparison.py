@@ -42,7 +42,7 @@ class Prompt:
 
     @property
     def id(self) -> str:
-        """The index followed by a hash of the texts. Contains only digits, letters and a hyphen."""
+        """The index followed by a hash of the text. Contains only digits, letters and a hyphen."""
         texts = "\0".join((self.instruction, self.input, self.reference))
         return f"{self.item}-{zlib.crc32(texts.encode('utf-8', 'replace')):08x}"
 
@@ -124,6 +124,15 @@ def record(prompts: Sequence[Prompt], a: str, b: str) -> Record:
     gaps = [gap for prompt in prompts if (gap := prompt.gap(a, b)) is not None]
     wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
     return Record(wins, losses, len(gaps) - wins - losses)
+
+
+def mean_scores(prompts: Sequence[Prompt], a: str, b: str) -> tuple[float, float] | None:
+    """Return the mean scores of A and B on the prompts with a score for both, or None if there are none."""
+    pairs = [(p.scores[a], p.scores[b]) for p in prompts if a in p.scores and b in p.scores]
+    if not pairs:
+        return None
+    first, second = zip(*pairs, strict=True)
+    return sum(first) / len(pairs), sum(second) / len(pairs)
 
 
 FILTERS: dict[str, Callable[[Prompt, str, str], bool]] = {

@@ -1,8 +1,10 @@
-"""Number formats shared by forms, tables, charts and exports.
+"""Formats of numbers and settings, shared by forms, tables, charts and exports.
 
 Missing values are shown as a dash.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,16 @@ from core.metrics import RESULTS
 from core.views.tables import SCIENTIFIC_FROM, cell, is_missing
 
 DASH = "\u2014"
+UPLOAD = re.compile(r"(?:.*[/\\])?uploads[/\\]([0-9a-f]{4})[0-9a-f]{12}[/\\]([^/\\]+)")
+"""The path of an uploaded data set; see `core.run.uploads`."""
 
 
 def value_text(name: str, value: Any) -> str:
     """Format a setting or a metric by its name, such as `5e-5` for `lr` and `12 min` for `seconds`."""
     if is_missing(value):
         return "none" if name in RunConfig.model_fields else DASH
+    if name == "dataset":
+        return dataset_text(value)
     if name in RunConfig.model_fields:
         return setting_text(value)
     unit = RESULTS[name].unit if name in RESULTS else ""
@@ -33,6 +39,12 @@ def value_text(name: str, value: Any) -> str:
     return f"{number} {unit}".rstrip()
 
 
+def dataset_text(dataset: str) -> str:
+    """Return a data set's name. Uploads have their file name and the start of their hash instead of a path."""
+    upload = UPLOAD.fullmatch(dataset)
+    return f"{upload[2]} (upload {upload[1]})" if upload else dataset
+
+
 def setting_text(value: Any) -> str:
     """Format a setting with all digits, such as `5e-5` or `on`. Empty values become "none"."""
     if isinstance(value, bool):
@@ -42,6 +54,42 @@ def setting_text(value: Any) -> str:
             return np.format_float_scientific(value, trim="-", exp_digits=1)
         return f"{value:g}" if float(f"{value:g}") == value else str(value)
     return cell(value) or "none"
+
+
+def input_text(value: Any) -> str:
+    """Format a setting as text that parses back to it, such as `5e-5`, `none` or `2000`."""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    return setting_text(value)
+
+
+def difference_text(metric: str, value: float | None) -> str:
+    """Format a difference with its sign, such as `+0.0123` for a loss. Those of percentages are in percentage points."""
+    if value is None or is_missing(value):
+        return DASH
+    if value == 0:
+        return "0"
+    if metric not in RESULTS:
+        return f"{value:+.1f}"
+    format = RESULTS[metric].format
+    return f"{100 * value:+.1f} pp" if format == "percent" else f"{value:+{format[1:] or 'g'}}"
+
+
+def axis_title(axis: str | Sequence[str]) -> str:
+    """Return the titles of settings that vary together, such as "Rank = Alpha"; the names can be joined by `=`."""
+    names = axis.split("=") if isinstance(axis, str) else axis
+    return " = ".join(str(RunConfig.model_fields[name].title) for name in names)
+
+
+def lowered(title: str) -> str:
+    """Start titles joined by `=` with a lower-case letter, unless they are names such as LoRA+ or DoRA."""
+    words = title.split(" = ")
+    return " = ".join(w if w[1:2].isupper() or "RA" in w else w[:1].lower() + w[1:] for w in words)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 run" or "1,200 runs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def loss(value: float | None) -> str:

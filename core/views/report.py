@@ -1,16 +1,16 @@
 """Rows for tables of models, settings, plans and runs, and for side-by-side answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from core.config import IDENTITY_FIELDS, RunConfig, choices, is_relevant, metadata
+from core.config import GROUPS, IDENTITY_FIELDS, RunConfig, choices, is_relevant, metadata
 from core.metrics import MIB
 from core.nn.architecture import FAMILY, RANKS
 from core.views import journal
-from core.views.formats import setting_text
+from core.views.formats import setting_text, value_text
 from core.views.tables import Format, cell, records
 
 if TYPE_CHECKING:  # these modules import torch or scipy, which tables do not need
@@ -51,17 +51,18 @@ def _flat_row(row: dict[str, Any], lora: dict[str, int]) -> dict[str, Any]:
     return {**row, **memory, **{f"LoRA r={rank}": n for rank, n in lora.items()}}
 
 
-def settings() -> list[dict[str, Any]]:
-    """Return one row per field in RunConfig."""
+def settings(format: Format) -> list[dict[str, Any]]:
+    """Return one row per field in RunConfig. In JSON, groups have their keys instead of their titles."""
     return [
         {
-            "group": metadata(field)["group"],
+            "group": group if format == "json" else GROUPS[group],
             "setting": name,
             "default": "none" if field.default is None else field.default,
             "choices": ", ".join(choices(field)),
             "description": field.description,
         }
         for name, field in RunConfig.model_fields.items()
+        for group in (metadata(field)["group"],)
     ]
 
 
@@ -184,7 +185,11 @@ def differing(frame: pd.DataFrame) -> list[str]:
 
 def incomparable(frame: pd.DataFrame) -> str | None:
     """Return a warning if the losses or scores of these runs may not be comparable, else None."""
-    varied = differing(frame[frame["dataset"].notna()])
+    return incomparable_settings(differing(frame[frame["dataset"].notna()]))
+
+
+def incomparable_settings(varied: Collection[str]) -> str | None:
+    """Return a warning if runs that differ in these settings may not be comparable, else None."""
     names = [name for name in varied if name in LOSS_FIELDS]
     titles = ", ".join(str(RunConfig.model_fields[name].title) for name in names)
     if not names:
@@ -219,8 +224,11 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
         values = [row[name] if r else field.default for row, r in zip(rows, relevant, strict=True)]
         default_only = [field.default] if len(rows) == 1 else []
         if name not in IDENTITY_FIELDS and (every or len({*values, *default_only}) > 1):
-            texts = [setting_text(v) if r else "" for v, r in zip(values, relevant, strict=True)]
-            table[str(field.title)] = [*texts, *map(setting_text, default_only)]
+            texts = [
+                value_text(name, v) if r else "" for v, r in zip(values, relevant, strict=True)
+            ]
+            defaults = [value_text(name, value) for value in default_only]
+            table[str(field.title)] = [*texts, *defaults]
     columns = [*(str(row["name"]) for row in rows), *(["Default value"] if len(rows) == 1 else [])]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("Setting")
 
@@ -241,7 +249,7 @@ def run_settings(
         has_effect = [is_relevant(name, row) for row in (run, parent) if row]
         default = setting_text(field.default)
         texts = [
-            setting_text(value) if relevant else ""
+            value_text(name, value) if relevant else ""
             for value, relevant in zip(values, has_effect, strict=True)
         ]
         if every or any(text not in ("", default) for text in texts) or len({*texts}) > 1:

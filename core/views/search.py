@@ -21,7 +21,7 @@ SYNONYM_WEIGHT = 0.9
 MIN_RELATIVE_SCORE = 0.25
 """Minimum share of the best score. Texts below it have only words such as `for` or `what` in common with the query."""
 PREFIX_SIMILARITY = 0.8
-"""Similarity, from 0 to 1, between a query word and the words of which it is a prefix."""
+"""Similarity, from 0 to 1, between a query word and the words that start with it."""
 TASK_SYNONYMS = (
     (
         "synonym",
@@ -51,9 +51,9 @@ Index = Mapping[str, Mapping[int, float]]
 
 
 def search(texts: Sequence[str], query: str) -> list[int]:
-    """Return the indices of the texts that match a query, best match first. An empty query returns all indices in order.
+    """Return the indices of the documents that match a query, best match first. An empty query returns all indices in order.
 
-    A matching word is weighted by its rarity among the texts, its similarity to the query word, and whether it is in
+    A matching word is weighted by its rarity among the documents, its similarity to the query word, and whether it is in
     the first sentence of the text. Typos therefore still match, rare words outweigh common ones, and instructions
     outweigh references.
     """
@@ -108,7 +108,7 @@ def _words(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def _index(texts: tuple[str, ...]) -> Index:
-    """Return, for each word, the texts that contain it and its weight in each text, from 0 to 1."""
+    """Return, for each word, the documents that contain it and its weight in each document, from 0 to 1."""
     index: dict[str, dict[int, float]] = defaultdict(dict)
     for i, text in enumerate(texts):
         first_sentence, *remainder = SENTENCE_END.split(text, maxsplit=1)

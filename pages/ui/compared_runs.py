@@ -26,7 +26,7 @@ def select_runs(
         existing: All runs.
         default: The initial selection.
         limit: Maximum number of runs to show side by side.
-        unusable: Why a requested run may be missing from `available`. Completes the sentence "These runs ...".
+        unusable: Why a requested run may be missing from `available`. Completes the sentence "These runs…".
     """
     requested = state.values(PARAMETER)
     # Runs in the URL were selected by default earlier in this visit. They stay, even if newer runs have finished.
@@ -45,5 +45,4 @@ def select_runs(
     state.check(PARAMETER, existing, "Unknown run")
     if unready := [name for name in absent if name in existing]:
         st.caption(f"Not shown: {escape_markdown(', '.join(unready))}. These runs {unusable}.")
-    state.show(PARAMETER, *names)
     return names

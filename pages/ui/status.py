@@ -15,7 +15,7 @@ from pages.ui.text import escape_markdown
 
 ACTIVE_STATUSES = ("running", "queued")
 SILENCE_WARNING_S = 60.0
-"""Time without events after which a running run shows a warning, in seconds."""
+"""Time without events after which a run in training shows a warning, in seconds."""
 STATUS_STYLES = {
     "queued": ("gray", ":material/schedule:"),
     "running": ("blue", ":material/play_circle:"),
@@ -53,7 +53,11 @@ def show_run(run: dict[str, Any], lab: Lab, named: bool = True) -> None:
     if status == "running" and not steps:
         _show_start(bar, run.get("download"))
     elif steps and steps > 0:
-        bar.progress(max(0.0, min(1.0, step / steps)), _progress_text(run, int(step), int(steps)))
+        text = _progress_text(run, int(step), int(steps))
+        if status == "finished":
+            bar.caption(text)
+        else:
+            bar.progress(max(0.0, min(1.0, step / steps)), text)
     else:
         bar.caption("Waiting in queue" if status == "queued" else "No training steps")
     if status in ("queued", "running"):
@@ -90,6 +94,8 @@ def show_run(run: dict[str, Any], lab: Lab, named: bool = True) -> None:
         )
     if status in ("failed", "interrupted") and run["reason"]:
         st.error(escape_markdown(run["reason"]))
+    elif status in ("stopped", "finished") and run["reason"]:
+        st.caption(escape_markdown(run["reason"][:1].upper() + run["reason"][1:] + "."))
 
 
 def badge(status: str) -> str:
@@ -118,12 +124,13 @@ def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
 
 
 def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
-    if run["status"] == "running" and step == steps:
+    is_trained = run["status"] == "finished" or step == steps or run.get("is_trained")
+    if run["status"] == "running" and is_trained:
         return f"Step {step:,} of {steps:,} · answering the test examples"
     parts = [f"Step {step:,} of {steps:,}", f"{duration(run['seconds'] or 0)} elapsed"]
     if run["status"] == "running":
         parts += time_left(run, step, steps)
-    val_name = "validation loss" if step == steps else "validation loss (subset)"
+    val_name = "validation loss" if is_trained else "validation loss (subset)"
     losses = {"loss": run.get("loss"), val_name: run.get("val_loss")}
     loss_texts = [f"{name} {loss(value)}" for name, value in losses.items() if value is not None]
     return " · ".join([*parts, *loss_texts])

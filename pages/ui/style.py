@@ -10,9 +10,11 @@ NARROW_PX = 1000
 """Below this window width, the sidebar starts closed."""
 CONTRAST_CSS = {
     "light": "--page-color: #ffffff; --line-color: #d9dde3; --caption-color: #565b66; --on-primary: #ffffff; "
-    "--tag-color: #e3e6eb; --current-color: #eef4fc; --right-color: #1a6b35; --wrong-color: #b42318;",
+    "--tag-color: #e3e6eb; --current-color: #eef4fc; --right-color: #1a6b35; --wrong-color: #b42318; "
+    "--equal-color: #1f5fae;",
     "dark": "--page-color: #14161b; --line-color: #3a414e; --caption-color: #b3bac7; --on-primary: #0e1117; "
-    "--tag-color: #333a47; --current-color: #182233; --right-color: #5fcb83; --wrong-color: #ff8f85;",
+    "--tag-color: #333a47; --current-color: #182233; --right-color: #5fcb83; --wrong-color: #ff8f85; "
+    "--equal-color: #7fb2f0;",
 }
 """Colors by theme. Those of the page and of lines are in .streamlit/config.toml too. Text has a contrast of 4.5:1."""
 CONTRAST_RULES = """
@@ -35,7 +37,7 @@ export default function ({{ setTriggerValue }}) {{
 """
 """Closes the sidebar in narrow windows, and reruns the page when the system switches between light and dark.
 
-Streamlit switches its own elements only. Colors in CONTRAST_CSS and in charts come from Python.
+Streamlit only switches its own elements. Colors in CONTRAST_CSS and in charts are set in Python.
 """
 follow_window = st.components.v2.component("follow_window", js=WINDOW_JS)
 

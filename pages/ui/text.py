@@ -79,6 +79,7 @@ def escape_markdown(text: str) -> str:
 
 
 def capitalize(message: str) -> str:
-    """Capitalize the first word of a message, unless it is an identifier such as `max_length`."""
-    first_word = message.partition(" ")[0]
-    return message[:1].upper() + message[1:] if first_word.isalpha() else message
+    """Capitalize the first word of a message, unless it is an identifier such as `max_length` or the `lr` in `lr = 1`."""
+    first_word, _, rest = message.partition(" ")
+    is_word = first_word.isalpha() and not rest.startswith("= ")
+    return message[:1].upper() + message[1:] if is_word else message

@@ -60,7 +60,7 @@ def test_hostile_text_is_escaped_and_direct_link_shows_navigation(open_tab, runs
     tab = open_tab(f"live?run={hostile.name}")  # first visit to this server
     for field in ("reason", "prompt", "sample"):
         expect(tab.get_by_text(f"{field} <script>").first).to_be_visible()
-    assert tab.get_by_test_id("stSidebarNavLink").count() == 6
+    assert tab.get_by_test_id("stSidebarNavLink").count() == 7
     assert tab.title() == "Live · GPT-2 fine-tuning lab"
     _assert_inert(tab)
     tab.get_by_role("link", name="Compare").click()

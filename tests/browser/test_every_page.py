@@ -7,14 +7,19 @@ import axe_playwright_python
 import pytest
 from playwright.sync_api import expect
 
-from benchmarks.load_data import write_runs
+from benchmarks.load_data import event_file, write_runs
+from core.config import RunConfig
+from core.studies import study
+from core.studies.sweep import Axis, Sweep
 from core.views.charts import TEMPLATES
 
-RUN = "load-0000"
+RUN, STUDY = "load-0000", "seeds"
 PAGES = {
     "": "Results",
     "launch": "Launch",
     f"live?run={RUN}": "Live",
+    "studies": "Studies",
+    f"studies?study={STUDY}&tab=Effects": "Studies",
     "compare": "Compare",
     "scoring": "Scoring",
     "data": "Data",
@@ -52,7 +57,13 @@ def hostile():
 
 @pytest.fixture(scope="module")
 def some_runs(runs_dir, address, chromium):
-    """Two finished and indexed runs."""
+    """Two finished and indexed runs, and a study of four."""
+    planned = Sweep(RunConfig(), (Axis(("lr",), (1e-4, 1e-3)),), (1, 2))
+    found = study.plan(runs_dir, STUDY, planned)
+    study.create_runs(runs_dir, found)
+    for number, member in enumerate(found.members):
+        text, _ = event_file(number, steps=50)
+        (runs_dir / member.name / "events.jsonl").write_text(text, encoding="utf-8")
     write_runs(runs_dir, runs=2, steps=50)
     tab = chromium.new_page()
     for _ in range(60):  # the index is synced once per second

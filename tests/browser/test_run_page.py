@@ -52,6 +52,26 @@ def test_click_on_a_step_shows_its_batch_and_the_link_restores_it(open_tab, trai
     expect(batch).to_have_count(0)
 
 
+def test_click_selects_a_step_while_new_steps_arrive(open_tab, runs_dir, trained):
+    run = RunDirectory.create(runs_dir, RunConfig(name="active"))
+    lines = trained.events_path.read_text().splitlines()
+    run.events_path.write_text("\n".join(lines[:-3]) + "\n")  # up to step 7
+    with run.lock():
+        tab = open_tab("run?name=active")
+        plot = tab.locator(".js-plotly-plot .nsewdrag").first
+        expect(tab.get_by_text("Step 7 of 9")).to_be_visible()
+        expect(tab.get_by_role("tab", name="Log")).to_be_visible()  # drawn after the charts
+        box = plot.bounding_box()
+        plot.hover(position={"x": box["width"] * 0.4, "y": box["height"] / 2})
+        expect(tab.locator(".hoverlayer").get_by_text("training, per step")).to_be_visible()
+        tab.mouse.down()
+        with run.events_path.open("a") as events:
+            events.write(lines[-3] + "\n")
+        expect(tab.get_by_text("Step 8 of 9")).to_be_visible()  # the charts have been replaced
+        tab.mouse.up()
+        expect(tab.get_by_text("Batch of step 3")).to_be_visible()
+
+
 def test_link_to_the_parent_changes_the_address_and_back_returns(open_tab, runs_dir, trained):
     RunDirectory.create(runs_dir, RunConfig(name="child", parent="trained"))
     tab = open_tab("run?name=child&tab=Log")
@@ -61,6 +81,17 @@ def test_link_to_the_parent_changes_the_address_and_back_returns(open_tab, runs_
     expect(tab).to_have_url(f"{tab.url.partition('?')[0]}?name=trained")
     tab.go_back()
     expect(tab.get_by_role("heading", name="child")).to_be_visible()
+
+
+def test_click_in_the_lineage_opens_the_run_without_reloading(open_tab, runs_dir, trained):
+    RunDirectory.create(runs_dir, RunConfig(name="clone", parent="trained", lr=1e-3))
+    tab = open_tab("run?name=clone&tab=Lineage")
+    graph = tab.locator(".st-key-lineage-graph")
+    expect(graph.get_by_text("learning rate 5e-5 → 0.001")).to_be_visible()
+    tab.evaluate("window.isSamePage = true")
+    graph.get_by_text("trained").click()
+    expect(tab.get_by_role("heading", name="trained")).to_be_visible()
+    assert tab.evaluate("window.isSamePage")
 
 
 def test_hostile_text_is_escaped_on_the_run_page(open_tab, hostile):

@@ -732,6 +732,6 @@ def test_locked_index_is_bypassed_and_cannot_be_rebuilt(
 
 def test_internal_error_is_not_reported_as_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exception propagates, so Python prints a traceback and exits with status 1."""
-    monkeypatch.setattr(commands.report, "settings", lambda: 1 / 0)
+    monkeypatch.setattr(commands.report, "settings", lambda format: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("settings")

@@ -46,6 +46,29 @@ def test_effects_of_a_sweep(runs_dir):
     assert "lr: 1e-5 → 0.005" in table.out
 
 
+def test_study_is_exported_as_html_and_as_markdown(runs_dir, tmp_path):
+    for name, start in (("a.html", b"<!doctype html>"), ("a.zip", b"PK")):
+        arguments = (
+            "export",
+            "rate",
+            tmp_path / name,
+            "--format",
+            "report",
+            "--runs-dir",
+            runs_dir,
+        )
+        result = call(*arguments)
+        assert (result.status, result.err) == (0, "")
+        assert (tmp_path / name).read_bytes().startswith(start)
+        assert call(*arguments).sentence.endswith("already exists. Use --force to replace it.")
+    refused = call(
+        "export", "rate", tmp_path / "a.pdf", "--format", "report", "--runs-dir", runs_dir
+    )
+    assert (refused.status, refused.sentence) == (
+        2, f"{tmp_path / 'a.pdf'} must end in .html, or in .zip for Markdown with pictures.",
+    )  # fmt: skip
+
+
 def test_repeating_the_command_trains_nothing(runs_dir):
     before = {run.name: run.events_path.stat().st_size for run in list_runs(runs_dir)}
     assert call(*SWEEP, "--runs-dir", runs_dir).status == 0
@@ -77,6 +100,12 @@ def test_studies_are_listed_and_extended(runs_dir):
         (["effects", "--metric", "charm"], "unknown metric. Available: val_loss"),
         (["effects", "--margin", "-1"], "must be greater than 0"),
         (["studies", "--pause", "s"], "unknown study"),
+        (["sweep", "--study", "s", "--axis", "lr=1e-4", "--mode", "search"], "max_runs: required"),
+        (
+            ["sweep", "--study", "s", "--axis", "lr=1e-4", "--max-runs", 2],
+            "only has an effect with --mode random",
+        ),
+        (["sweep", "--study", "s", "--axis", "lr=1e-4", "--metric", "charm"], "metric = 'charm'"),
     ],
 )
 def test_user_errors_are_one_sentence(tmp_path, arguments, expected):
@@ -88,4 +117,58 @@ def test_user_errors_are_one_sentence(tmp_path, arguments, expected):
 def test_effects_without_comparable_runs_print_a_message(tmp_path):
     result = call("effects", "--runs-dir", tmp_path)
     assert result.status == 0
-    assert "No runs differ in exactly one change." in result.err
+    assert "No runs differ by exactly one change." in result.err
+
+
+def test_search_adds_runs_until_its_maximum(tmp_path, settings):
+    config = settings(epochs=3)
+    sets = [
+        f"{name}={getattr(config, name)}"
+        for name in ("base_model", "dataset", "mask_prompt", "batch_size", "epochs")
+    ]
+    options = [
+        argument
+        for text in [*sets, "max_new_tokens=1", "sample_prompt="]
+        for argument in ("--set", text)
+    ]
+    runs_dir = tmp_path / "runs"
+    command = ["sweep", "--study", "s", "--axis", "lr=log 1e-4..1e-1 x 9", *options]
+    search = [
+        *command,
+        "--mode",
+        "search",
+        "--max-runs",
+        7,
+        "--prune",
+        "--executor",
+        "thread",
+        "--runs-dir",
+        runs_dir,
+    ]
+    result = call(*search, "--format", "json")
+    assert result.status == 0, result.err
+    assert "Run 7 of 7" in result.err
+    assert len({run["lr"] for run in result.json}) == len(result.json) == 7
+    [row] = call("studies", "--runs-dir", runs_dir, "--format", "json").json
+    assert (row["mode"], row["runs"], row["max_runs"]) == ("search", 7, 7)
+    assert row["finished"] + row["pruned"] == 7
+    before = {run.name: run.events_path.stat().st_size for run in list_runs(runs_dir)}
+    assert call(*search).status == 0
+    assert {run.name: run.events_path.stat().st_size for run in list_runs(runs_dir)} == before
+    more = call(
+        *command,
+        "--seeds",
+        2,
+        "--mode",
+        "search",
+        "--max-runs",
+        14,
+        "--prune",
+        "--runs-dir",
+        runs_dir,
+    )
+    assert "`python -m core studies --extend s --seeds 1`" in more.sentence
+    [row] = call(
+        "studies", "--extend", "s", "--runs", 2, "--runs-dir", runs_dir, "--format", "json"
+    ).json
+    assert row["max_runs"] == 9

@@ -91,7 +91,17 @@ class Page(AppTest):
 
     def texts(self) -> list[str]:
         """Return the source of all text on the page: alerts, captions, Markdown and HTML."""
-        kinds = ("markdown", "caption", "error", "warning", "info", "toast", "html", "title")
+        kinds = (
+            "markdown",
+            "caption",
+            "success",
+            "error",
+            "warning",
+            "info",
+            "toast",
+            "html",
+            "title",
+        )
         return [str(element.value) for kind in kinds for element in self.get(kind)]
 
     def says(self, expected_text: str) -> bool:

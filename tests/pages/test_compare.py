@@ -160,6 +160,7 @@ def test_score_is_an_exact_match_or_a_judge_score(write_answers, open_page, wait
     page.choose("compare_score", judge)
     assert float(cells(page)[0][1]) < float(cells(page)[1][1]) == 100
     assert page.says(f"on 5 prompts ({judge}).")
+    assert page.says("mean score ")
     fresh = open_page("compare", **page.query_params)
     assert cells(fresh) == cells(page)
 
@@ -535,3 +536,16 @@ def test_truncated_selection_shows_run_counts(write_answers, write_run, open_pag
     page.choose("compare_run", ["run-1"])
     assert not page.says("Showing")
     assert not page.choose("Answers", "Stored").says("Not shown")
+
+
+def test_action_with_an_outdated_url_keeps_later_choices(write_answers, open_page):
+    """The browser sends the URL that it shows, which is older if the user is faster than the page."""
+    for name in ("one", "two", "three"):
+        write_answers(name)
+    page = open_page("compare").choose("compare_run", ["one", "two"])
+    outdated = dict(page.query_params)
+    page.choose("compare_run", ["three"])
+    page.query_params = outdated
+    page.choose("compare_search", "say")
+    assert page.widget("compare_run").value == ["three"]
+    assert page.query_params["search"] == "say"

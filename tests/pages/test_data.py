@@ -71,7 +71,7 @@ def test_missing_download_is_reported(page):
 
 def test_switching_data_sets_updates_the_page(page, dataset):
     page.go("data", dataset=str(dataset))
-    page.widget("dataset").set_value("primer").run()
+    page.widget("data_dataset").set_value("primer").run()
     assert page.metric[0].value == "2,006"
     page.widget("Max length").set_value(30).run()
     assert [page.metric[i].value for i in (0, 6)] == ["2,006", "2,006"]
@@ -168,12 +168,19 @@ def test_uploaded_data_set_is_shown(page, runs_dir):
     assert [m.value for m in page.metric][:3] == ["34", "4", "2"]
     assert page.says("Columns: messages (detected)")
     [path] = (runs_dir / "uploads").glob("*/*")
-    assert page.widget("dataset").value == str(path)
+    assert page.widget("data_dataset").value == str(path)
     assert path.read_bytes() == content
-    page.choose("dataset", "primer")
+    page.choose("data_dataset", "primer")
     assert page.metric[0].value == "2,006"
-    launch = page.go("launch")
-    assert "chats.jsonl (uploaded)" in launch.widget("Data set").options
+    label = f"chats.jsonl (upload {path.parent.name[:4]})"
+    assert label in page.widget("data_dataset").options
+    page.choose("data_dataset", str(path)).choose("Max examples", 30)
+    launch = page.press("Launch with this data set")
+    assert launch.title[0].value == "Launch"
+    assert launch.widget("Data set").value == str(path)
+    assert label in launch.widget("Data set").options
+    assert launch.says(f"Data set: primer → **{label}**")
+    assert launch.says("Max examples: none → **30**")
 
 
 def test_unusable_upload_shows_an_error(page, runs_dir):
@@ -187,7 +194,7 @@ def test_unusable_upload_shows_an_error(page, runs_dir):
     assert "must be a JSON, JSONL, CSV, TSV or Parquet file" in page.toast[0].value.replace(
         "\\", ""
     )
-    assert page.widget("dataset").value.endswith("damaged.csv")
+    assert page.widget("data_dataset").value.endswith("damaged.csv")
 
 
 def test_link_opens_an_example_of_a_run(open_page, write_run, dataset):
@@ -202,7 +209,7 @@ def test_link_opens_an_example_of_a_run(open_page, write_run, dataset):
     assert page.query_params["example"] == "2"
     page.press("Choose another data set")
     assert "run" not in page.query_params
-    assert page.widget("dataset").value == "primer"
+    assert page.widget("data_dataset").value == "primer"
 
 
 def test_invalid_links_are_reported(open_page, write_run, dataset):
@@ -212,3 +219,19 @@ def test_invalid_links_are_reported(open_page, write_run, dataset):
     assert open_page("data", run="one", example="x").says("This data set has no example x.")
     dataset.unlink()
     assert open_page("data", run="one", example="1").says("file not found")
+
+
+def test_link_restores_all_inputs(page, open_page, dataset):
+    page.go("data", dataset=str(dataset))
+    page.choose("Max examples", 30).choose("Mask prompt", True).choose("Find examples", "count")
+    page.choose("Split", ["test"]).choose("Columns", "instruction=instruction, output=output")
+    page.tick(1)
+    fresh = open_page("data", **page.query_params)
+    assert [m.value for m in fresh.metric] == [m.value for m in page.metric]
+    assert first_table(fresh).equals(first_table(page))
+    assert [c.value for c in fresh.caption] == [c.value for c in page.caption]
+
+
+def test_huge_numbers_in_a_link_are_ignored(open_page):
+    page = open_page("data", max_examples="9" * 5000, max_length="9" * 5000)
+    assert page.widget("Max examples").value is None

@@ -22,6 +22,8 @@ def test_every_setting_has_a_documented_widget(page):
     page.choose("source", "run_12")  # LoRA with a warm-up
     form_widgets(page)["optimizer"].set_value("muon").run()
     form_widgets(page)["schedule"].set_value("wsd").run()
+    form_widgets(page)["early_stopping_patience"].set_value(3).run()
+    form_widgets(page)["early_stopping_patience"].set_value(3).run()
     widgets = form_widgets(page)
     form_widgets(page)["method"].set_value("full").run()
     form_widgets(page)["trained_weights"].set_value("last_layers").run()

@@ -53,6 +53,8 @@ def test_page_without_runs_links_to_launch(open_page):
         ("interrupted", "the trainer died", "Resume"),
         ("failed", "the loss became nan at step 3", "Resume"),
         ("finished", None, None),
+        ("finished", "stopped early at step 6: no improvement since step 3", None),
+        ("stopped", "pruned after 20% of the steps", "Resume"),
     ],
 )
 def test_every_run_status_is_shown(write_run, open_page, status, reason, button):
@@ -60,13 +62,22 @@ def test_every_run_status_is_shown(write_run, open_page, status, reason, button)
     page = open_page("live")
     assert status in badge(page, "one")
     assert [b.label for b in page.button] == ([button] if button else [])
-    assert page.says(reason or "")
-    assert len(page.error) == (1 if reason else 0)
+    assert page.says(reason[1:] if reason else "")
+    is_error = reason is not None and status in ("failed", "interrupted")
+    assert len(page.error) == is_error
     page.go("results").tick(0)
     assert status in badge(page, "one")
-    assert len(page.error) == (1 if reason else 0)
+    assert len(page.error) == is_error
     assert not page.go("compare").error
     assert not page.go("launch").error
+
+
+def test_run_that_ended_early_shows_its_last_step(write_run, open_page):
+    write_run("one", "finished", "stopped early at step 6: no improvement since step 3", planned=9)
+    page = open_page("live")
+    assert not page.get("progress")
+    [text] = [caption.value for caption in page.caption if "Step 6 of 9" in caption.value]
+    assert "(subset)" not in text
 
 
 def test_resume_button_lists_changed_settings(write_run, open_page):
@@ -157,16 +168,16 @@ def test_running_and_linked_runs_are_selected(write_run, open_page):
     write_run("old")
     write_run("active", "running")
     write_run("new")
-    assert open_page("live").widget("live_runs").value == ["active"]
+    assert open_page("live").widget("live_run").value == ["active"]
     page = open_page("live", run=["new", "missing", "old"])
-    assert page.widget("live_runs").value == ["new", "old"]
+    assert page.widget("live_run").value == ["new", "old"]
     assert page.query_params["run"] == ["new", "old"]
 
 
 def test_newest_run_is_selected_if_none_is_active(write_run, open_page):
     for name in ("first", "second"):
         write_run(name)
-    assert open_page("live").widget("live_runs").value in (["first"], ["second"])
+    assert open_page("live").widget("live_run").value in (["first"], ["second"])
     assert open_page("live", run="missing").query_params["run"] in ("first", "second")
 
 
@@ -175,22 +186,22 @@ def test_many_runs_are_colored_by_a_setting(write_run, open_page):
     for i, name in enumerate(names):
         write_run(name, steps=3, seed=i, lora_rank=[4, 8][i % 2])
     page = open_page("live", run=names)
-    assert page.widget("live_runs").value == names
+    assert page.widget("live_run").value == names
     lines = page.figure("Training loss")["data"]
     drawn = {trace["name"]: trace["line"]["color"] for trace in lines if trace["y"] != [None]}
     assert [*drawn] == names, "no run is dropped"
-    assert page.widget("color").options == ["Rank", "Run"], "the seed has too many values"
+    assert page.widget("live_color").options == ["Rank", "Run"], "the seed has too many values"
     assert len(set(drawn.values())) == 2
     assert drawn["run-0"] == drawn["run-2"] != drawn["run-1"]
     legend = [trace["name"] for trace in page.figure("Loss")["data"] if trace["showlegend"]]
     assert legend == ["Rank 4", "Rank 8"]
-    page.choose("color", "Run")
+    page.choose("live_color", "Run")
     lines = page.figure("Training loss")["data"]
     assert {t["name"]: t["line"]["color"] for t in lines} == runtime.lab().colors(names)
-    page.choose("live_runs", names[:3])
+    page.choose("live_run", names[:3])
     assert page.figure("Training loss")["data"][0]["line"]["width"] == 2
     page.go("results").tick(*range(10)).press("Open in Live")
-    assert len(page.widget("live_runs").value) == 10
+    assert len(page.widget("live_run").value) == 10
 
 
 def test_settings_that_differ_are_listed_above_the_charts(write_run, open_page):
@@ -210,8 +221,8 @@ def test_settings_that_differ_are_listed_above_the_charts(write_run, open_page):
 
 def test_link_restores_axis_smoothing_and_log_scale(write_run, open_page, line):
     write_run("one")
-    page = open_page("live", run="one", x="Tokens", smoothing="3", log="true", details="Warnings")
-    assert page.widget("x").value == "tokens"
+    page = open_page("live", run="one", x="tokens", smoothing="3", log="1", details="Warnings")
+    assert page.widget("live_x").value == "tokens"
     assert line(page.figure("Training loss"))[0] == (10, 4)
     assert len(page.figure("Training loss")["data"]) == 2, "raw and smoothed"
     assert page.figure("Training loss")["layout"]["yaxis"]["type"] == "log"
@@ -241,10 +252,10 @@ def test_several_runs_are_overlaid_in_separate_colors(write_run, open_page, line
     for title in TITLES:
         lines = page.figure(title)["data"]
         assert {t["line"]["color"] for t in lines if t["name"] == "one"} == {colors[1]}
-    page.choose("live_runs", ["one"])
+    page.choose("live_run", ["one"])
     assert [trace["name"] for trace in page.figure("Training loss")["data"]] == ["one"]
     assert page.query_params["run"] == "one"
-    page.choose("live_runs", [])
+    page.choose("live_run", [])
     assert not page.get("plotly_chart")
 
 
@@ -333,17 +344,19 @@ def test_resume_names_the_checkpoint_step(write_run, open_page):
 
 def test_latest_losses_are_shown(write_run, open_page):
     write_run("one")
-    assert progress(open_page("live")) == [
-        "Step 6 of 6 · 3 s elapsed · loss 0.6667 · validation loss 0.8333"
-    ]
+    page = open_page("live")
+    assert page.says("Step 6 of 6 · 3 s elapsed · loss 0.6667 · validation loss 0.8333")
+    assert not progress(page), "finished runs have no bar"
 
 
 def test_link_to_an_unknown_run_shows_a_warning(write_run, open_page):
     write_run("one")
     page = open_page("live", run=["<b>gone", "one"])
     assert page.says("Unknown run: <b>gone.")
-    assert page.widget("live_runs").value == ["one"]
-    assert not page.run().says("Unknown run")
+    assert page.widget("live_run").value == ["one"]
+    write_run("two")
+    runtime.lab().refresh()
+    assert not page.choose("live_run", ["two"]).says("Unknown run")
 
 
 def test_warnings_are_listed(write_run, open_page):
@@ -352,7 +365,7 @@ def test_warnings_are_listed(write_run, open_page):
     page = open_page("live", run=["one", "two"]).choose("Details", "Warnings")
     [table] = page.dataframe
     assert table.value.values.tolist() == [["one", 4, "data", "2 examples are left out"]]
-    page.choose("live_runs", ["two"])
+    page.choose("live_run", ["two"])
     assert page.says("No warnings.")
 
 
@@ -373,7 +386,7 @@ def test_run_deleted_in_another_tab_disappears(write_run, open_page):
     runtime.lab().delete("one")
     runtime.lab().refresh()
     page.run()
-    assert page.widget("live_runs").value == ["two"]
+    assert page.widget("live_run").value == ["two"]
 
 
 def test_sidebar_shows_the_queue(write_run, open_page, monkeypatch):

@@ -128,7 +128,7 @@ def test_judge_with_most_scores_is_shown_and_others_can_be_added(write_answers, 
 
 def test_journal_scores_share_the_gemini_column(write_answers, judge, open_page):
     write_answers("one", "12", "55")
-    page = open_page("results").choose("journal", True)
+    page = open_page("results").choose("results_journal", True)
     frame = page.dataframe[0].value
     assert (frame.loc[frame["status"] == "journal", "gemini"].dropna() > 0).any()
     judge("one")

@@ -89,10 +89,10 @@ def test_charts_share_an_axis_and_mark_best_step_warm_up_and_clipping(write_run,
     assert [(s["x1"], s["yref"]) for s in shapes if s["type"] == "rect"] == [(3, "y2 domain")]
     assert [(s["y0"], s["yref"]) for s in shapes if s["type"] == "line"] == [(2.5, "y3")]
     assert len(page.get("plotly_chart")) == 1
-    page.choose("system", True)
+    page.choose("run_system", True)
     assert line(page.figure("Tokens per second"))[0] == (1, 21)
     assert line(page.figure("Peak memory so far"))[0] == (1, 501)
-    page.choose("log", True)
+    page.choose("run_log", True)
     assert page.figure("Loss")["layout"]["yaxis"]["type"] == "log"
 
 
@@ -175,12 +175,12 @@ def test_answers_can_be_filtered_and_read_in_full(write_run, open_page, answer):
     write_run("one", answers=answers)
     page = open_page("run", name="one")
     assert page.dataframe[0].value["Item"].tolist() == [9, 10]
-    page.choose("kind", "Not exact")
+    page.choose("run_kind", "Not exact")
     assert page.dataframe[0].value["Answer"].tolist() == ["<b>left</b>"]
     page.tick(0)
     assert page.says("&lt;b&gt;left&lt;/b&gt;")
-    assert page.says("Prompt of item 10")
-    page.choose("kind", "All").choose("answer", "nothing like this")
+    assert page.says("Prompt (item 10)")
+    page.choose("run_kind", "All").choose("run_answer", "nothing like this")
     assert page.says("No matching answers.")
 
 
@@ -198,7 +198,7 @@ def test_settings_tab_can_show_all_settings(write_run, open_page):
     write_run("one", lora_rank=8)
     page = open_page("run", name="one", tab="Settings")
     assert page.dataframe[0].value.values.tolist() == [["Rank", "8", "16"]]
-    page.choose("all", True)
+    page.choose("run_all", True)
     assert len(page.dataframe[0].value) > 40
 
 
@@ -222,9 +222,9 @@ def test_opening_another_run_clears_the_selected_step(write_batch, open_page):
     write_batch("one")
     write_batch("two")
     page = open_page("run", name="one", step="2")
-    assert page.widget("step").value == 2
+    assert page.widget("run_step").value == 2
     page.go("run", name="two")
-    assert page.widget("step").value is None
+    assert page.widget("run_step").value is None
     assert not page.says("Batch of step")
 
 
@@ -232,10 +232,10 @@ def test_invalid_step_in_a_link_is_ignored(write_batch, open_page):
     write_batch("one")
     for step in ("0", "-1", "3", "x"):
         page = open_page("run", name="one", step=step)
-        assert page.widget("step").value is None
+        assert page.widget("run_step").value is None
     write_batch("two")
     runtime.lab().refresh()
-    assert page.go("run", name="two", step="3").widget("step").value is None
+    assert page.go("run", name="two", step="3").widget("run_step").value is None
 
 
 def test_charts_can_be_frozen_while_the_run_is_active(write_run, open_page, line):

@@ -53,8 +53,8 @@ def gemini(monkeypatch):
 def score(wait):
     """Return a function that presses Score, waits for scoring to end, and syncs the index."""
 
-    def press(page, base=False):
-        page.choose("Also score the pretrained base model", base).press("Score")
+    def press(page, base=False, button="Score"):
+        page.choose("Also score the pretrained base model", base).press(button)
         wait(lambda: not runtime.lab().scoring.job.is_running, 60)
         runtime.lab().refresh()
         return page.run()
@@ -293,8 +293,9 @@ def test_verdict_on_two_runs_comes_first(write_answers, open_page, gemini, score
     write_answers("bad", 10, 14, 13, 11)
     write_answers("third", 50, 50, 50, 50)
     page = open_page("scoring", run=["bad", "good"])
-    assert page.says("No verdict yet: these runs have no scores")
-    page = score(page)
+    texts = [text for text in page.texts() if "no scores" in text]
+    assert texts == ["No verdict yet: these runs have no scores."], "once"
+    page = score(page, button="Score these runs")
     assert "good scores higher than bad by 79.5" in page.markdown[0].value.replace("\\", "")
     assert page.says("bad \u2212 good in points, with 95% interval: -79.5 (")
     assert page.says("Difference -79.5, 95% interval -8")
@@ -373,7 +374,7 @@ def test_win_rates_count_ties_as_half_a_win(write_answers, open_page, score):
     rows = [row[name] for name in ("run", "other", "rate", "scored", "flips")]
     assert rows == ["good", "half", 75.0, 4, 0]
     assert [point["y"][0] for point in page.figure("Rating")["data"]] == ["half", "good"]
-    assert page.open_tab("Scores").says("These runs have no scores yet")
+    assert page.open_tab("Scores").says("these runs have no scores")
 
 
 def test_judges_view_compares_judges(write_answers, open_page, gemini, score):
@@ -509,7 +510,7 @@ def test_win_rates_view_without_verdicts_shows_a_hint(write_answers, open_page, 
     write_answers("one", "red", "blue")
     write_answers("two", "red", "green")
     page = score(open_page("scoring")).open_tab("Head-to-head")
-    assert page.says("These runs have no head-to-head results yet. Choose the mode Head-to-head")
+    assert page.says("These runs have no head-to-head results yet. Choose Head-to-head mode")
 
 
 def test_scores_on_a_different_scale_show_a_warning(write_answers, gemini, open_page, score):

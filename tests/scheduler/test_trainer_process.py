@@ -86,6 +86,36 @@ def check_finished_run(db, steps):
     assert len(queries.answers(db, ["a"])) == 1
 
 
+def test_final_status_says_why_a_run_ended_early(create, db):
+    run = create(epochs=30, eval_every=1, lr=10.0, method="full", early_stopping_patience=2)
+    run_in_thread(run)
+    last = run.statuses()[-1]
+    assert last["status"] == "finished", run.log_tail()
+    assert last["reason"].startswith("stopped early at step ")
+    assert f"finished: {last['reason']}" in run.log_tail()
+    [row] = queries.results(db()).to_dict("records")
+    assert row["reason"] == last["reason"]
+    assert row["val_set"] == "whole set"
+    assert row["best_step"] <= row["step"] < row["steps"] == 30
+    [state] = queries.states(db(), ["a"])
+    assert state["is_trained"]
+    assert not run.checkpoints_path.exists()
+
+
+def test_stop_request_can_have_a_reason(create):
+    run = create(**LONG)
+
+    def train(config, active):
+        run.request_stop(reason="pruned after 20% of the steps")
+        assert active.stop_requested()
+        return "stopped"
+
+    main(run, train=train)
+    assert run.statuses()[-1]["reason"] == "pruned after 20% of the steps"
+    assert run.status() == "stopped"
+    assert run.stop_request() is run.stop_reason() is None
+
+
 @pytest.fixture(scope="module")
 def losses():
     """Losses by executor. They must be the same."""

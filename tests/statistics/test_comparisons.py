@@ -10,12 +10,16 @@ from statsmodels.stats.power import TTestPower
 from core.statistics.comparisons import (
     FALSE_DISCOVERY_RATE,
     MAX_SEEDS,
+    NoiseFloor,
     adjusted,
+    average,
     compare,
     compare_items,
     noise_floor,
+    noise_limit,
     power,
     seeds_needed,
+    seeds_range,
     verdict,
     welch,
 )
@@ -66,6 +70,26 @@ def test_equal_values_have_a_p_value_of_one():
     assert compare(by_seed([1, 1]), by_seed([1, 1])).p == 1
     assert compare(by_seed([1, 2]), by_seed([2, 3])).p < 1e-9
     assert welch([1.0, 1.0], [1.0, 1.0]).is_equivalent(0.1)
+
+
+def test_mean_has_a_t_interval():
+    values = [3.1, 2.9, 3.3]
+    estimate = average(values)
+    expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert estimate.interval() == pytest.approx(expected)
+    assert average([2.0]).difference == 2.0
+    assert all(map(math.isnan, average([2.0]).interval()))
+    assert math.isnan(average([]).difference)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("shape", DISTRIBUTIONS)
+def test_interval_of_a_mean_covers_the_truth(n, shape):
+    values = DISTRIBUTIONS[shape](np.random.default_rng(n), (STUDIES, n))
+    bounds = np.array([average(row).interval() for row in values])
+    covered = ((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean()
+    assert covered >= 0.936
+    assert shape != "normal" or covered <= 0.964
 
 
 def test_crossed_items_match_a_t_test_where_only_one_component_varies():
@@ -216,3 +240,44 @@ def test_interval_of_the_noise_floor_has_nominal_coverage():
     floors = [noise_floor(rng.normal(size=(6, 3))) for _ in range(STUDIES)]
     covered = np.mean([floor.low <= 1 <= floor.high for floor in floors])
     assert 0.936 <= covered <= 0.964
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize(("settings", "seeds"), [(1, 3), (2, 2), (6, 3)])
+def test_two_single_runs_differ_by_more_than_the_noise_limit_in_5_percent(
+    distribution, settings, seeds
+):
+    rng = np.random.default_rng(5)
+    draw = DISTRIBUTIONS[distribution]
+    floors = [noise_floor(draw(rng, (settings, seeds))) for _ in range(STUDIES)]
+    runs = draw(rng, (STUDIES, 2))
+    limits = [noise_limit(floor) for floor in floors]
+    outside = np.mean(abs(runs[:, 0] - runs[:, 1]) > limits)
+    low, high = (0.038, 0.062) if distribution == "normal" else (0.0, 0.085)
+    assert low <= outside <= high
+
+
+def test_noise_limit_of_runs_with_different_floors_holds():
+    rng = np.random.default_rng(6)
+    quiet = [noise_floor(group) for group in rng.normal(size=(STUDIES, 2, 3))]
+    loud = [noise_floor(10 * group) for group in rng.normal(size=(STUDIES, 2, 3))]
+    gaps = rng.normal(size=STUDIES) - 10 * rng.normal(size=STUDIES)
+    limits = [noise_limit(a, b) for a, b in zip(quiet, loud, strict=True)]
+    assert np.mean(abs(gaps) > limits) <= 0.062
+
+
+def test_noise_limit_is_the_repeatability_limit_and_unknown_without_repeats():
+    floor = NoiseFloor(2.0, 1.0, 3.0, df=8)
+    assert noise_limit(floor) == pytest.approx(stats.t.ppf(0.975, 8) * math.sqrt(2) * 2.0)
+    other = NoiseFloor(1.0, 0.5, 2.0, df=4)
+    assert noise_limit(floor, other) == pytest.approx(
+        math.hypot(2 * stats.t.ppf(0.975, 8), stats.t.ppf(0.975, 4))
+    )
+    assert math.isnan(noise_limit(noise_floor([[1.0]])))
+    assert math.isnan(noise_limit(floor, NoiseFloor(0.0, 0.0, 0.0, 3)))
+
+
+def test_number_of_seeds_is_a_range():
+    expected, low, high = seeds_range(noise_floor([[1.0, 1.1, 0.9], [2.0, 2.1, 1.9]]), 0.1)
+    assert low < expected < high
+    assert expected == seeds_needed(math.sqrt(2) * 0.1, 0.1)

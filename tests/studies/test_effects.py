@@ -9,7 +9,12 @@ import pytest
 
 from core.config import RunConfig, is_relevant
 from core.errors import UserError
-from core.studies.effects import EFFECT_COLUMNS, effects, noise_floors
+from core.studies.effects import (
+    DOUBLE_CHANGE_COLUMNS,
+    EFFECT_COLUMNS,
+    double_changes,
+    effects,
+)
 
 SEEDS = (1, 2, 3)
 
@@ -68,6 +73,35 @@ def test_runs_that_differ_in_two_changes_are_not_compared():
     assert effects(runs, "val_loss").empty
 
 
+def test_pairs_with_two_changes_are_listed_without_a_verdict():
+    runs = runs_of(
+        ({"lr": 1e-4}, [2.0, 2.1, 2.0]),
+        ({"lr": 1e-3, "warmup_fraction": 0.2}, [1.0, 1.1, 1.0]),
+        ({"lr": 1e-3, "lora_rank": 64, "lora_alpha": 64}, [0.5, 0.6, 0.5]),
+        ({"lr": 1e-3, "lora_rank": 64, "lora_alpha": 64, "dropout": 0.1}, [9.0, 0.6, 0.5]),
+    )
+    table = double_changes(runs, "val_loss")
+    assert [*table.columns] == [*DOUBLE_CHANGE_COLUMNS]
+    pairs = {frozenset(field for field, _, _ in r["changes"]): r for r in table.to_dict("records")}
+    assert pairs.keys() == {
+        frozenset({"lr", "warmup_fraction"}),
+        frozenset({"lr", "lora_rank=lora_alpha"}),
+        frozenset({"warmup_fraction", "lora_rank=lora_alpha"}),
+    }
+    ranks = pairs[frozenset({"lr", "lora_rank=lora_alpha"})]
+    assert ranks["changes"] == [("lora_rank=lora_alpha", 16, 64), ("lr", 1e-4, 1e-3)]
+    assert ranks["difference"] == pytest.approx(0.531 - 2.033, abs=1e-3)
+    assert ranks["seeds"] == 3
+    assert ranks["context"].items() >= {"dropout": 0.0, "warmup_fraction": 0.0}.items()
+
+
+def test_single_changes_and_three_changes_are_not_double_changes():
+    runs = runs_of(({"lr": 1e-4}, [2.0]), ({"lr": 1e-3}, [1.0]))
+    assert double_changes(runs, "val_loss").empty
+    runs = runs_of(({}, [2.0]), ({"lr": 1e-3, "dropout": 0.1, "beta1": 0.8}, [1.0]))
+    assert double_changes(runs, "val_loss").empty
+
+
 def test_tied_settings_are_one_change():
     settings = [{"lora_rank": r, "lora_alpha": r} for r in (4, 16)]
     runs = runs_of((settings[0], [2.0, 2.1, 2.0]), (settings[1], [1.0, 1.1, 1.0]))
@@ -77,7 +111,7 @@ def test_tied_settings_are_one_change():
     rates = [{"lr": r, "min_lr": r} for r in (1e-4, 1e-3)]
     runs = runs_of((rates[0], [2.0, 2.1, 2.0]), (rates[1], [1.0, 1.1, 1.0]))
     assert effects(runs, "val_loss").empty
-    assert row(effects(runs, "val_loss", ties=ties), "lr=min_lr")["verdict"] == "better"
+    assert row(effects(runs, "val_loss", axes=ties), "lr=min_lr")["verdict"] == "better"
 
 
 def test_effects_are_listed_for_each_context():
@@ -137,6 +171,38 @@ def test_one_seed_is_undecided():
     assert math.isnan(effect["p"])
 
 
+def test_seed_missing_on_one_side_leaves_the_others_paired():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 1.1, 1.0])).drop(index=1)
+    effect = row(effects(runs.reset_index(drop=True), "val_loss"), "lr")
+    assert (effect["seeds"], effect["n"]) == (2, 2)
+
+
+def test_missing_metrics_are_left_out():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 1.1, 1.0]))
+    runs.loc[0, "seconds"] = math.nan
+    runs["peak_memory_mb"] = math.nan
+    assert row(effects(runs, "seconds"), "lr")["seeds"] == 2
+    effect = row(effects(runs, "peak_memory_mb"), "lr")
+    assert math.isnan(effect["difference"])
+    assert effect["verdict"] == "undecided"
+    runs.loc[3:, "perplexity"] = math.inf
+    assert row(effects(runs, "perplexity"), "lr")["verdict"] == "undecided"
+
+
+def test_pruned_runs_are_neither_compared_nor_diverged():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [9.0, 1.1, 1.0]))
+    runs.loc[3, ["status", "reason"]] = ["stopped", "pruned after 20% of the steps"]
+    effect = row(effects(runs, "val_loss"), "lr")
+    assert (effect["seeds"], effect["diverged"], effect["pruned"]) == (2, [0, 0], [0, 1])
+    runs.loc[3:, ["status", "reason"]] = ["stopped", "pruned after 20% of the steps"]
+    assert effects(runs, "val_loss").empty, "a group of pruned runs has nothing to compare"
+
+
+def test_runs_that_may_end_early_form_a_separate_group():
+    runs = runs_of(({}, [2.0, 2.1, 2.0]), ({"early_stopping_patience": 3}, [1.0, 1.1, 1.0]))
+    assert (row(effects(runs, "val_loss"), "early_stopping_patience")["to"]) == 3
+
+
 def test_equivalence_needs_a_margin():
     runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.05]), ({"lr": 2e-4}, [2.0005, 2.1004, 2.0506]))
     assert row(effects(runs, "val_loss"), "lr")["verdict"] in ("equivalent", "worse")
@@ -160,15 +226,6 @@ def test_exact_answers_are_compared_by_item_and_seed():
     assert effect["verdict"] == "better"
 
 
-def test_noise_floor_is_the_spread_between_seeds():
-    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.2]), ({"lr": 1e-3}, [1.0, 1.05, 1.1]))
-    [floor] = noise_floors(runs).to_dict("records")
-    logs = [np.log([2.0, 2.1, 2.2]), np.log([1.0, 1.05, 1.1])]
-    expected = math.sqrt(np.mean([values.var(ddof=1) for values in logs]))
-    assert floor["sd"] == pytest.approx(expected)
-    assert (floor["method"], floor["df"]) == ("lora", 4)
-
-
 def test_a_thousand_runs_are_compared_in_seconds():
     grid = [(lr, rank, b) for lr in range(1, 20) for rank in range(1, 7) for b in (1, 2, 4)]
     groups = [
@@ -180,3 +237,12 @@ def test_a_thousand_runs_are_compared_in_seconds():
     table = effects(runs, "val_loss")
     assert len(table) > 1000
     assert time.process_time() - start < 5
+
+
+def test_one_seed_supports_no_verdict_across_test_items():
+    runs = runs_of(({"lr": 1e-4}, [2.0]), ({"lr": 1e-3}, [1.9]))
+    rows = [(name, str(k), float(k % 10 < chance)) for name, chance in zip(runs["name"], (2, 8), strict=True) for k in range(60)]  # fmt: skip
+    items = pd.DataFrame(rows, columns=["run", "example", "score"])
+    effect = row(effects(runs, "exact", items), "lr")
+    assert effect["low"] > 0
+    assert (effect["seeds"], effect["verdict"]) == (1, "undecided")

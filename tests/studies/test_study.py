@@ -1,6 +1,9 @@
 """Studies on disk: planned runs are created exactly once, even after a crash, and damaged files are reported."""
 
+import fcntl
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,6 +17,19 @@ from core.scheduler.executors import EXECUTORS
 from core.studies import study
 from core.studies.sweep import Sweep, parse_axis
 
+CREATE = """
+import sys, time
+from pathlib import Path
+from core import operations
+from core.config import RunConfig
+from core.run.directory import RunDirectory
+from core.studies.sweep import Sweep, parse_axis
+
+create, delay = RunDirectory.create, float(sys.argv[2])
+RunDirectory.create = lambda *arguments: (time.sleep(delay), create(*arguments))[1]
+sweep = Sweep(RunConfig(max_examples=50), (parse_axis("lr=log 1e-5..1e-2 x 12"),), (1, 2))
+print(*operations.sweep(Path(sys.argv[1]), "rate", sweep))
+"""
 BASE = RunConfig(max_examples=50)
 SWEEP = Sweep(BASE, (parse_axis("lr=1e-4,3e-4"),), (1, 2))
 
@@ -51,8 +67,9 @@ def test_seed_noise_is_available_from_the_lab(lab):
     assert lab.seed_noise().columns.tolist() == [
         "method", "base_model", "dataset", "sd", "low", "high", "df",
     ]  # fmt: skip
-    with pytest.raises(UserError, match="must be one of val_loss"):
-        lab.seed_noise("exact")
+    assert lab.seed_noise("exact").empty
+    with pytest.raises(UserError, match="unknown metric"):
+        lab.seed_noise("nothing")
 
 
 def test_study_is_named_after_the_varied_settings(lab):
@@ -60,8 +77,10 @@ def test_study_is_named_after_the_varied_settings(lab):
     assert lab.sweep(SWEEP)[0] == "lr-1"
     assert lab.sweep(other)[0] == "batch_size-lr-1"
     RunDirectory.create(lab.runs_dir, RunConfig(name="lr-2-1"))
-    with pytest.raises(UserError, match="run named lr-2-1 already exists"):
-        lab.sweep(SWEEP)
+    assert lab.sweep(SWEEP)[0] == "lr-3-1"
+    RunDirectory.create(lab.runs_dir, RunConfig(name="rate-1"))
+    with pytest.raises(UserError, match="run named rate-1 already exists"):
+        lab.sweep(SWEEP, "rate")
 
 
 def test_runs_missing_after_a_crash_are_created_once(tmp_path):
@@ -114,6 +133,22 @@ def test_paused_study_continues(lab):
     assert not lab.studies()[0]["is_paused"]
 
 
+def test_pause_that_is_interrupted_can_be_continued(tmp_path, monkeypatch):
+    operations.sweep(tmp_path, "rate", SWEEP)
+    stop = RunDirectory.mark_ended
+
+    def crash(run, *arguments):
+        if run.name == "rate-3":
+            raise KeyboardInterrupt
+        stop(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "mark_ended", crash)
+        with pytest.raises(KeyboardInterrupt):
+            operations.pause_study(tmp_path, "rate")
+    assert operations.continue_study(tmp_path, "rate") == ["rate-1", "rate-2"]
+
+
 def test_extension_does_not_create_deleted_runs_again(tmp_path):
     operations.sweep(tmp_path, "rate", SWEEP)
     RunDirectory.find(tmp_path, "rate-2").delete()
@@ -152,6 +187,28 @@ def test_sweep_with_a_long_name_can_be_repeated(tmp_path):
     assert operations.sweep(tmp_path, name, SWEEP) == created == names(tmp_path)
 
 
+def test_texts_of_a_study_can_be_edited(lab):
+    lab.sweep(SWEEP, "rate", "Which rate?")
+    lab.edit_study("rate", notes="Two seeds.", summary="3e-4 is better.")
+    lab.edit_study("rate", question="Which learning rate?")
+    found = lab.study("rate")
+    assert (found.question, found.notes) == ("Which learning rate?", "Two seeds.")
+    assert found.summary == "3e-4 is better."
+    lab.edit_study("rate", summary="")
+    assert lab.study("rate").summary == ""
+    with pytest.raises(UserError, match="unknown study"):
+        lab.edit_study("other", notes="x")
+
+
+def test_study_files_without_a_summary_can_be_read(tmp_path):
+    study.plan(tmp_path, "rate", SWEEP)
+    path = tmp_path / "studies" / "rate.json"
+    saved = json.loads(path.read_text())
+    del saved["summary"]
+    path.write_text(json.dumps(saved))
+    assert study.find(tmp_path, "rate").summary == ""
+
+
 def edit(**values):
     return lambda text: json.dumps(json.loads(text) | values)
 
@@ -178,8 +235,12 @@ def edit_member(**values):
         (edit(members=[]), "there are no runs"),
         (edit(mode="other"), "unknown mode"),
         (edit(max_runs="x"), "max_runs"),
+        (edit(mode="search"), "max_runs is required"),
+        (edit(metric="charm"), "unknown metric"),
+        (edit(axes=[{"fields": ["lr"], "values": []}]), "values of lr"),
+        (edit(axes=[{"fields": ["lr"], "values": [[1e-4]]}]), "values of lr"),
+        (edit(paused=None, deleted=3), "cannot be read"),
         (edit(axes=[{"fields": ["name"], "values": ["x"]}]), "'name' cannot be varied"),
-        (edit_member(name="rate"), "invalid name"),
         (edit_member(name="rate-2"), "same name"),
         (edit_member(seed="x"), "seed of rate-1"),
         (edit_member(values=[1]), "rate-1 changes a setting"),
@@ -194,6 +255,97 @@ def test_invalid_study_file_raises_user_error(tmp_path, change, message):
         study.find(tmp_path, "rate")
     with Lab(tmp_path, "idle") as lab:
         assert message in lab.studies()[0]["error"]
+
+
+def test_processes_that_create_the_same_study_create_every_run_once(tmp_path, child):
+    processes = [child(CREATE, tmp_path, 0) for _ in range(3)]
+    outputs = [process.communicate(timeout=200)[0].split() for process in processes]
+    expected = [f"rate-{number}" for number in range(1, 25)]
+    assert outputs == [expected] * 3
+    assert sorted(names(tmp_path)) == sorted(expected)
+
+
+def test_every_run_exists_once_after_a_kill(tmp_path, child, wait):
+    process = child(CREATE, tmp_path, 0.05)
+    wait(lambda: len(names(tmp_path)) > 3)
+    process.kill()
+    process.wait()
+    created = len(names(tmp_path))
+    assert created < 24
+    unfinished = tmp_path / "rate-24"  # killed before it wrote the settings
+    unfinished.mkdir()
+    (unfinished / "trainer.lock").touch()
+    (unfinished / "config.json.12ab.partial").touch()
+    study.complete_all(tmp_path)
+    assert sorted(names(tmp_path)) == sorted(f"rate-{number}" for number in range(1, 25))
+    assert len({(r.config().lr, r.config().seed) for r in list_runs(tmp_path)}) == 24
+
+
+def test_lock_excludes_other_processes_but_not_its_own_thread(tmp_path, monkeypatch):
+    with study.locked(tmp_path), study.locked(tmp_path):
+        handle = os.open(tmp_path / "studies" / study.LOCK_FILE, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    monkeypatch.setattr(study, "LOCK_TIMEOUT_S", 0.01)
+    with pytest.raises(UserError, match="Another process is changing studies"):
+        operations.sweep(tmp_path, "rate", SWEEP)
+    os.close(handle)
+    assert len(operations.sweep(tmp_path, "rate", SWEEP)) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": (1, 2, 3, 4)}, "has 2 seeds; add more with `python -m core studies --extend rate --seeds 2`"),
+        ({"mode": "random", "max_runs": 4}, "has mode = grid, which cannot be changed; .* `python -m core studies --extend rate`"),
+        ({"prune": True}, "has prune = False"),
+        ({"axes": (parse_axis("lr=1e-4,5e-4"),)}, "has a different sweep"),
+        ({"base": BASE.changed(epochs=3)}, "has a different sweep"),
+    ],
+)  # fmt: skip
+def test_repeated_sweep_with_other_options_raises_user_error(tmp_path, changes, message):
+    operations.sweep(tmp_path, "rate", SWEEP)
+    with pytest.raises(UserError, match=message):
+        operations.sweep(tmp_path, "rate", replace(SWEEP, **changes))
+    assert len(names(tmp_path)) == 4
+
+
+def test_sweep_can_be_repeated_after_its_study_was_extended(tmp_path):
+    operations.sweep(tmp_path, "rate", SWEEP)
+    operations.extend_study(tmp_path, "rate", 1)
+    operations.extend_study(tmp_path, "rate", axis="lr", values=[1e-3])
+    assert len(operations.sweep(tmp_path, "rate", SWEEP)) == 9
+
+
+def test_errors_about_larger_sweeps_suggest_a_remedy(tmp_path):
+    axes = (parse_axis("lr=log 1e-5..1e-2 x 8"),)
+    for mode, remedy in (("search", "--extend search --runs 4"), ("random", "use another name")):
+        planned = Sweep(BASE, axes, (1, 2), mode, 6)
+        operations.sweep(tmp_path, mode, planned)
+        assert len(operations.sweep(tmp_path, mode, replace(planned, max_runs=4))) == 6
+        with pytest.raises(UserError, match=f"has max_runs = 6; .*{remedy}"):
+            operations.sweep(tmp_path, mode, replace(planned, max_runs=10))
+
+
+def test_more_runs_than_the_disk_holds_raise_user_error(lab, monkeypatch):
+    usage = shutil.disk_usage(lab.runs_dir)._replace(free=60 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    full = BASE.changed(method="full")
+    with pytest.raises(
+        UserError, match=r"2 runs need about .* but only 60 MB is free .* keep_weights = none"
+    ):
+        lab.sweep(Sweep(full, SWEEP.axes, (1,)), "rate")
+    assert names(lab.runs_dir) == []
+    assert lab.studies() == []
+    search = Sweep(BASE, (parse_axis("lr=log 1e-5..1e-2 x 500"),), (1,), "search", 500)
+    with pytest.raises(UserError, match="500 runs need about"):
+        lab.sweep(search, "rate")
+    assert len(lab.sweep(SWEEP, "rate")) == 4
+    with pytest.raises(UserError, match="400 runs need about"):
+        lab.extend_study("rate", seeds=200)
+    assert len(names(lab.runs_dir)) == 4
+    assert len(lab.study("rate").members) == 4
 
 
 def test_unknown_study_lists_the_others(tmp_path):

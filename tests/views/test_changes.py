@@ -17,7 +17,7 @@ def runs():
         return pd.DataFrame(
             [{k: v if is_relevant(k, row) else None for k, v in row.items()} for row in rows],
             dtype=object,
-        ).assign(parent=[config.parent for config in configs])
+        ).assign(**{name: [getattr(c, name) for c in configs] for name in ("parent", "study")})
 
     return build
 
@@ -45,6 +45,18 @@ def test_runs_without_a_parent_are_compared_with_the_most_similar_preset(runs):
     exact = preset("demo").changed(name="exact")
     orphan = preset("demo_lora").changed(name="orphan", parent="deleted", lora_rank=4)
     assert from_parents(runs(exact, orphan)) == ["preset demo", "preset demo_lora: rank 16 → 4"]
+
+
+def test_runs_of_a_study_name_the_varied_settings(runs):
+    first = RunConfig(name="s-1", study="s", method="lora", lora_rank=4, seed=1)
+    members = [first, first.changed(name="s-2", lora_rank=8), first.changed(name="s-3", seed=2)]
+    alone = RunConfig(name="t-1", study="t", parent="s-1", method="lora", lora_rank=16, seed=1)
+    assert from_parents(runs(*members, alone)) == [
+        "study s: rank 4, seed 1",
+        "study s: rank 8, seed 1",
+        "study s: rank 4, seed 2",
+        "rank 4 → 16",
+    ]
 
 
 def test_empty_table_has_no_changes(runs):

@@ -197,9 +197,11 @@ def test_hover_names_run_and_series(evaluations: pd.DataFrame) -> None:
     templates = {line.hovertemplate for f in (steps, losses) for line in validated(f).data}
     assert templates == {
         "%{y:.4~g}<extra>%{fullData.name} · Gradient norm</extra>",
-        "%{y:.4f}<extra>%{fullData.name} · validation loss</extra>",
-        "%{y:.4f}<extra>%{fullData.name} · training loss</extra>",
+        "%{y:.4f} @ %{x:,.6~g}<extra>%{fullData.name} · Validation loss</extra>",
+        "%{y:.4f} @ %{x:,.6~g}<extra>%{fullData.name} · Training loss</extra>",
     }
+    shorter = charts.step_curves(curve()[:-1], None, COLORS, "grad_norm", "step", log=False)
+    assert all("@ %{x" in line.hovertemplate for line in validated(shorter).data)
 
 
 def test_log_axis_has_a_note_on_omitted_values() -> None:
@@ -327,7 +329,7 @@ def test_histogram_without_runs_is_an_empty_figure() -> None:
     assert [len(trace["x"]) for trace in figure["data"]] == [0]
 
 
-EXCLUDED_FUNCTIONS = {"themed", "score_histogram"}
+EXCLUDED_FUNCTIONS = {"plain", "themed", "score_histogram"}
 """Functions that do not draw a chart, and charts whose page tests cover unusual values."""
 UNUSUAL_VALUES = {
     "no rows": [],

@@ -59,3 +59,22 @@ def test_values_are_formatted_by_name(name: str, value: object, expected: str) -
 )
 def test_file_size_is_formatted(size: int, expected: str) -> None:
     assert file_size(size) == expected
+
+
+def test_uploads_are_shown_by_name():
+    path = "/srv/runs/uploads/0123456789abcdef/words.json"
+    assert formats.value_text("dataset", path) == "words.json (upload 0123)"
+    for other in ("primer", "/srv/uploads/words.json", "owner/name"):
+        assert formats.value_text("dataset", other) == other
+
+
+def test_differences_and_titles():
+    assert formats.difference_text("val_loss", -0.01234) == "-0.0123"
+    assert formats.difference_text("exact", 0.031) == "+3.1 pp"
+    assert formats.difference_text("judge", 2.0) == "+2.0"
+    assert formats.difference_text("exact", float("nan")) == "—"
+    assert formats.axis_title("lora_rank=lora_alpha") == formats.axis_title(
+        ("lora_rank", "lora_alpha")
+    )
+    assert formats.lowered("Rank = LoRA+ ratio") == "rank = LoRA+ ratio"
+    assert [formats.plural(count, "run") for count in (1, 1200)] == ["1 run", "1,200 runs"]

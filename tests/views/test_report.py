@@ -104,12 +104,14 @@ def test_models_print_memory_with_two_decimals() -> None:
 
 
 def test_every_setting_is_a_row() -> None:
-    rows_by_setting = {row["setting"]: row for row in report.settings()}
+    rows_by_setting = {row["setting"]: row for row in report.settings("json")}
     assert list(rows_by_setting) == list(RunConfig.model_fields)
     assert rows_by_setting["optimizer"]["choices"] == "adamw, sgd, muon"
     assert rows_by_setting["min_lr"]["default"] == "none"
     assert rows_by_setting["train_fraction"]["default"] == 0.85
     assert all(row["description"] and row["group"] for row in rows_by_setting.values())
+    assert rows_by_setting["lr"]["group"] == "optimisation"
+    assert {"Optimization"} < {row["group"] for row in report.settings("table")}
 
 
 def test_runs_have_the_documented_columns(index: Any) -> None:

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from core.run.directory import RunDirectory
-from pages.ui.text import escape_markdown
+from pages.ui.text import capitalize, escape_markdown
 
 HOSTILE = (
     "<script>alert(1)</script> <img src=x onerror=alert(2)> [link](javascript:alert(3)) "
@@ -151,3 +151,15 @@ def test_escape_markdown_keeps_every_word(text):
     assert "\n" not in escaped
     rendered = re.sub(r"\\(.)", r"\1", escaped).replace("\u2060", "")
     assert rendered.split() == text.split()
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("must be a number", "Must be a number"),
+        ("max_length is too small", "max_length is too small"),
+        ("lr = 2: must be at most 1", "lr = 2: must be at most 1"),
+    ],
+)
+def test_messages_start_with_a_capital_unless_they_name_a_setting(message, shown):
+    assert capitalize(message) == shown
