@@ -66,7 +66,7 @@ def test_no_unexpected_top_level_or_binary_files():
     assert {relative(path).split("/")[0] for path in files} <= allowed_names
     binary = {relative(path) for path in files if b"\0" in path.read_bytes()}
     pictures = {
-        path for path in binary if re.fullmatch(r"docs/pictures/\w+-(light|dark)\.png", path)
+        path for path in binary if re.fullmatch(r"docs/pictures/[\w-]+-(light|dark)\.png", path)
     }
     assert binary - pictures <= {"core/assets/gpt2-nano/model.safetensors"}
     sizes = [(ROOT / path).stat().st_size for path in pictures]

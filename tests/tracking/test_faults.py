@@ -90,9 +90,11 @@ def faulted_runs(tmp_path_factory, base_model):
     small |= {"epochs": STEPS, "checkpoint_every": 2, "eval_every": 3, "sample_prompt": ""}
     for name in ("none", *REMAINING_CHECKPOINTS):
         RunDirectory.create(folder / "runs", RunConfig(name=name, max_new_tokens=2, **small))
+    # Return freed memory to the system; otherwise, later runs could reuse it under the limit.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     completed = subprocess.run(
         [sys.executable, "-c", FAULTY, str(folder / "runs")],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT, capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert completed.returncode == 0, completed.stderr
     return folder / "runs", completed.stdout
