@@ -176,6 +176,12 @@ def test_pages_with_runs_are_complete_and_accessible(visit, some_runs):
     assert not found, "\n".join(found)
 
 
+def test_results_opens_at_its_own_url(visit):
+    tab = visit("results")
+    expect(tab.get_by_role("heading", name="Results", exact=True)).to_be_visible()
+    expect(tab.get_by_text("Page not found")).to_have_count(0)
+
+
 def test_colors_of_charts_follow_the_theme_of_the_system(visit, some_runs):
     tab = visit(f"live?run={RUN}")
     expect(tab.locator(".js-plotly-plot").first).to_be_visible()

@@ -29,7 +29,7 @@ def idle(tab):
 
 def test_back_leaves_each_page_with_one_press(open_tab, address, some_runs):
     tab = open_tab()
-    for title in ("Live", "Compare", "Scoring", "Data", "Launch"):
+    for title in ("Live", "Compare", "Scoring", "Data"):
         expect(heading(tab, "Results")).to_be_visible()
         tab.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
         expect(heading(tab, title)).to_be_visible()

@@ -163,7 +163,7 @@ def settled_request_count(server: JudgeServer) -> int:
 
 
 @pytest.mark.parametrize(
-    ("count", "kills"), [(250, 2), pytest.param(1000, 5, marks=pytest.mark.long)]
+    ("count", "kills"), [(100, 2), pytest.param(1000, 5, marks=pytest.mark.long)]
 )
 def test_verdicts_survive_faults_and_kills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, kills: int
