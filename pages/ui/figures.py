@@ -1,5 +1,6 @@
 """Plotly figures with the theme of the page, and clicks on their points."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,20 @@ CONFIG = {
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
 }
 """The toolbar appears on hover, next to the title, with buttons to save, zoom, pan and reset."""
+SHOWN = "figure_shown"
+"""Session key: set once the tab has shown a figure."""
+HEAD_START_S = 0.35
+"""Time for the browser to show the page before it loads Plotly, which blocks it for most of a second."""
 
 
 def show_figure(figure: charts.Figure, key: str, **options: Any) -> Any:
     """Show a figure and return its selection events, if `on_select` is among the options of `st.plotly_chart`."""
+    if SHOWN not in st.session_state:
+        time.sleep(HEAD_START_S)
     themed = charts.themed(figure, style.theme())
-    return st.plotly_chart(themed, theme=None, key=key, config=CONFIG, **options)
+    selection = st.plotly_chart(themed, theme=None, key=key, config=CONFIG, **options)
+    st.session_state[SHOWN] = True  # not if a rerun has replaced this one in the meantime
+    return selection
 
 
 CLICK_JS = """

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest, app_test
 from core.config import RunConfig
 from core.run.directory import RunDirectory
 from core.scheduler.executors import EXECUTORS
-from pages.ui import runtime
+from pages.ui import figures, runtime
 
 APP = Path(__file__).parents[2] / "app.py"
 
@@ -153,6 +153,7 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("EXECUTOR", "idle")
     monkeypatch.setenv("RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(figures, "HEAD_START_S", 0.0)
     yield tmp_path / "runs"
     runtime.release()
 
