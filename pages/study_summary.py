@@ -78,7 +78,7 @@ def show(view: StudyView) -> None:
 def _show_best(view: StudyView, groups: list[dict[str, Any]]) -> None:
     best = next((group for group in groups if group["is_best"]), None)
     if best is None:
-        st.caption(f"No finished run with a value of {metric_noun(view.metric)} yet.")
+        st.caption(f"No finished run has a value for {metric_noun(view.metric)} yet.")
         return
     interval = interval_text(view.metric, best["low"], best["high"])
     interval = f", 95% interval {interval}" if interval != DASH else ""

@@ -1,25 +1,6 @@
-"use strict";
 // Unpacks the data of a run capsule, draws its charts and lists its answers. Text is only set as textContent.
 (() => {
   const PAGE_SIZE = 20;
-  // showSendToCloud would add a button that uploads the chart to a Plotly server.
-  const CONFIG = {
-    displaylogo: false, responsive: true, showSendToCloud: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
-  };
-  const byId = (id) => document.getElementById(id);
-
-  function report(message) {
-    byId("problem").textContent = message;
-    byId("problem").hidden = false;
-  }
-
-  async function unpack(id) {
-    const bytes = Uint8Array.from(atob(byId(id).textContent), (character) => character.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream).text();
-  }
-
   async function drawCharts() {
     const { figure, templates, font } = JSON.parse(await unpack("figure-data"));
     const script = document.createElement("script");

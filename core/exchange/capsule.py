@@ -36,7 +36,7 @@ CHARTED = ("loss", "lr", "grad_norm", "relative_update", "tokens_per_s", "memory
 def render(record: RunRecord) -> bytes:
     """Return a run as an HTML file of at most MAX_BYTES."""
     plotly = get_plotlyjs()
-    script = (packing.FOLDER / "capsule.js").read_text(encoding="utf-8")
+    script = packing.script("capsule.js")
     judges = {row["id"]: _judge_title(row) for row in record.scores}
     figure = _figure(record)
     page = {

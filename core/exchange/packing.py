@@ -21,6 +21,11 @@ FOLDER = Path(__file__).parent
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
+def script(name: str) -> str:
+    """Return a script of this folder, preceded by what capsules and reports share."""
+    return "".join((FOLDER / file).read_text(encoding="utf-8") for file in ("packing.js", name))
+
+
 @functools.cache
 def environment() -> Environment:
     """Return the Jinja2 environment. It escapes all text."""

@@ -40,7 +40,7 @@ def render(record: StudyRecord, format: ReportFormat) -> bytes:
 def _html(parts: StudyContent) -> bytes:
     """Return the report as an HTML file."""
     plotly = get_plotlyjs()
-    script = (packing.FOLDER / "study_report.js").read_text(encoding="utf-8")
+    script = packing.script("study_report.js")
     style = "".join(
         (packing.FOLDER / name).read_text(encoding="utf-8")
         for name in ("capsule.css", "study_report.css")
